@@ -1,0 +1,1 @@
+"""Track every object through a video."""

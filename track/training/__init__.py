@@ -1,0 +1,1 @@
+"""Lightning modules and data modules: the only place that imports lightning."""
