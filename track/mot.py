@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,7 +213,8 @@ def _cut(sequence: Sequence, split: str) -> Sequence:
 
 def _read_table(path: Path, columns: int, boxes: bool = True) -> tuple[np.ndarray, list[int]]:
     """A comma-separated file as float64 and the line number of each row; blank lines are passed over."""
-    rows, lines = [], []
+    rows: list[list[float]] = []
+    lines: list[int] = []
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -236,7 +238,7 @@ def _read_table(path: Path, columns: int, boxes: bool = True) -> tuple[np.ndarra
     return table, lines
 
 
-def _refuse(path: Path, lines: list[int], bad: np.ndarray, expected: str) -> None:
+def _refuse(path: Path, lines: list[int], bad: Any, expected: str) -> None:
     if bad.any():
         raise ValueError(f"{path}, line {lines[int(bad.argmax())]}: {expected}")
 
@@ -258,4 +260,4 @@ def _by_frame(path: Path, rows: Rows, column: np.ndarray, lines: list[int], leng
     order = np.argsort(frames, kind="stable")
     bounds = np.searchsorted(frames[order], np.arange(length + 1))
     index = torch.from_numpy(order)
-    return [rows[index[start:end]] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [rows[index[start:end]] for start, end in pairwise(bounds.tolist())]
