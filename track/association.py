@@ -1,0 +1,103 @@
+"""Which detection is whose: affinities between tracks and detections, and their assignment.
+
+`Byte` is the two-stage rule of Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box"
+(ECCV 2022): confident detections first, then what is left of the tracks with what is left of the detections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from track.structures import Detections
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The live tracks as association sees them in a frame, T rows.
+
+    boxes: (T, 4) predicted xyxy pixels. sigma: (T, 4) standard deviation of centre x, centre y, width and height.
+    labels: (T,). confirmed: (T,) bool, whether the track was ever reported. seen: (T,) bool, whether it had a
+    detection in the previous frame.
+    """
+
+    boxes: Tensor
+    sigma: Tensor
+    labels: Tensor
+    confirmed: Tensor
+    seen: Tensor
+
+
+class Affinity(Protocol):
+    """How well each detection fits each track."""
+
+    def __call__(self, tracks: Candidates, detections: Detections) -> Tensor:
+        """(T, D) affinities, larger is better, -inf where the pair is impossible."""
+        ...
+
+
+class Association(Protocol):
+    """Decides the pairs of a frame."""
+
+    def __call__(self, tracks: Candidates, detections: Detections) -> tuple[Tensor, Tensor]:
+        """Rows (M,) of tracks and rows (M,) of detections that belong together, each at most once."""
+        ...
+
+
+def iou(tracks: Candidates, detections: Detections) -> Tensor:
+    """(T, D) intersection over union of predicted and detected boxes, -inf across classes."""
+    overlap = box_iou(tracks.boxes, detections.boxes).nan_to_num(0.0)
+    return overlap.masked_fill(tracks.labels[:, None] != detections.labels, -torch.inf)
+
+
+def assign(affinity: Tensor, minimum: float) -> tuple[Tensor, Tensor]:
+    """The assignment of largest total affinity above `minimum`; a pair below it is left apart.
+
+    affinity: (T, D). Both sides may stay unmatched: a pair is worth `affinity - minimum` and nobody is worth 0, so
+    a doubtful match never displaces a good one.
+    """
+    gain = (affinity - minimum).clamp(min=0).double()
+    rows, columns = (torch.as_tensor(index) for index in linear_sum_assignment(gain.numpy(), maximize=True))
+    matched = gain[rows, columns] > 0
+    return rows[matched], columns[matched]
+
+
+class Byte:
+    """Two-stage association: every track with the confident detections, then tracks just seen with the others."""
+
+    def __init__(
+        self,
+        affinity: Affinity = iou,
+        high_score: float = 0.6,
+        min_first: float = 0.1,
+        min_second: float = 0.5,
+        min_newcomer: float = 0.3,
+    ) -> None:
+        """Minimal affinities of the stages; the first and the newcomers' are of affinity times score."""
+        self.affinity = affinity
+        self.high_score = high_score
+        self.min_first, self.min_second, self.min_newcomer = min_first, min_second, min_newcomer
+
+    def __call__(self, tracks: Candidates, detections: Detections) -> tuple[Tensor, Tensor]:
+        """Rows of tracks and of detections that belong together, see `Association`."""
+        affinity = self.affinity(tracks, detections)
+        weighted = affinity * detections.scores
+        high = detections.scores >= self.high_score
+        free_tracks, free = torch.ones(len(tracks.boxes), dtype=torch.bool), torch.ones(len(detections), dtype=torch.bool)
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for values, minimum, who, what in (
+            (weighted, self.min_first, tracks.confirmed, high),
+            (affinity, self.min_second, tracks.confirmed & tracks.seen, ~high),
+            (weighted, self.min_newcomer, ~tracks.confirmed, high),
+        ):
+            rows, columns = (who & free_tracks).nonzero()[:, 0], (what & free).nonzero()[:, 0]
+            i, j = assign(values[rows][:, columns], minimum)
+            pairs.append((rows[i], columns[j]))
+            free_tracks[rows[i]] = False
+            free[columns[j]] = False
+        return torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs])
