@@ -88,7 +88,10 @@ class Byte:
         affinity = self.affinity(tracks, detections)
         weighted = affinity * detections.scores
         high = detections.scores >= self.high_score
-        free_tracks, free = torch.ones(len(tracks.boxes), dtype=torch.bool), torch.ones(len(detections), dtype=torch.bool)
+        free_tracks, free = (
+            torch.ones(len(tracks.boxes), dtype=torch.bool),
+            torch.ones(len(detections), dtype=torch.bool),
+        )
         pairs: list[tuple[Tensor, Tensor]] = []
         for values, minimum, who, what in (
             (weighted, self.min_first, tracks.confirmed, high),

@@ -6,13 +6,19 @@ return it, and training calls the same functions as tracking.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 STEPS_PER_SECOND = 30.0  # noise is stated per step of 1/30 s, the frame rate that trackers are tuned at
+FEATURES, CONTEXT = 19, 14  # columns that the recurrent cell and its head read
+SHIPPED = Path(__file__).parent / "weights" / "motion.safetensors"
 
 
 class Motion(Protocol):
@@ -84,7 +90,13 @@ class Kalman:
         noise = (self.position_noise * _size(p)) ** 2
         innovation = box_convert(boxes, "xyxy", "cxcywh") - p
         gain_p, gain_v = pp / (pp + noise), pv / (pp + noise)
-        columns = p + gain_p * innovation, v + gain_v * innovation, pp * (1 - gain_p), pv * (1 - gain_p), vv - gain_v * pv
+        columns = (
+            p + gain_p * innovation,
+            v + gain_v * innovation,
+            pp * (1 - gain_p),
+            pv * (1 - gain_p),
+            vv - gain_v * pv,
+        )
         return torch.stack(columns, 2).flatten(1)
 
     def warp(self, state: Tensor, camera: Tensor) -> Tensor:
@@ -109,3 +121,130 @@ class Kalman:
 def _size(position: Tensor) -> Tensor:
     """(N, 4) the width and height that each of centre x, centre y, width and height is measured in, pixels."""
     return position[:, [2, 3, 2, 3]].clamp(min=1.0)
+
+
+CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+
+
+class Recurrent(nn.Module):
+    """A recurrent network that corrects the Kalman filter: the motion model of this project.
+
+    It reads every observation relative to the box's size and to the time since the one before, so that a missed frame
+    is simply absent. Its head reads the memory at any later time and moves the filter's prediction by so many of the
+    filter's standard deviations, which it also rescales. The head's last layer starts at zero: an untrained network
+    is the Kalman filter exactly. Cells: GRU of Cho et al. (EMNLP 2014), LSTM of Hochreiter and Schmidhuber (1997), and
+    the plain tanh network of Elman (1990).
+
+    State (N, 20 + 5 + H): the filter's, seconds since the last observation and its (x, y, w, h), the cell's memory.
+    """
+
+    def __init__(self, cell: str = "gru", hidden: int = 64, dropout: float = 0.0) -> None:
+        """ValueError where `cell` is not gru, lstm or rnn."""
+        super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell}")
+        self.options = {"cell": cell, "hidden": hidden, "dropout": dropout}
+        self.kalman = Kalman()
+        self.parts = [Kalman.size, 1, 4, hidden * (2 if cell == "lstm" else 1)]
+        self.cell = CELLS[cell](FEATURES, hidden, batch_first=True)
+        last = nn.Linear(64, 8)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        drop = nn.Dropout(dropout)
+        self.head = nn.Sequential(drop, nn.Linear(hidden + CONTEXT, 64), nn.SiLU(), drop, last)
+
+    def start(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """See `Motion`."""
+        filtered = self.kalman.start(boxes, scores)
+        last = box_convert(boxes, "xyxy", "cxcywh")
+        blank = torch.cat(
+            [filtered, boxes.new_zeros(len(boxes), 1), last, boxes.new_zeros(len(boxes), self.parts[3])], 1
+        )
+        return self.update(blank, boxes, scores, filtered)
+
+    def predict(self, state: Tensor, elapsed: Tensor) -> Tensor:
+        """See `Motion`."""
+        filtered, since, last, memory = state.split(self.parts, 1)
+        return torch.cat([self.kalman.predict(filtered, elapsed), since + elapsed[:, None], last, memory], 1)
+
+    def update(self, state: Tensor, boxes: Tensor, scores: Tensor, filtered: Tensor | None = None) -> Tensor:
+        """See `Motion`; `filtered` replaces the filter's own update."""
+        memory = self._read(self._features(state, boxes, scores), state.split(self.parts, 1)[3])
+        filtered = self.kalman.update(state, boxes, scores) if filtered is None else filtered
+        last = box_convert(boxes, "xyxy", "cxcywh")
+        return torch.cat([filtered, torch.zeros_like(state[:, :1]), last, memory], 1)
+
+    def warp(self, state: Tensor, camera: Tensor) -> Tensor:
+        """See `Motion`; the cell's memory is relative and stays."""
+        filtered, since, last, memory = state.split(self.parts, 1)
+        zoom = torch.linalg.det(camera[:, :2]).abs().sqrt()
+        last = torch.cat([last[:, :2] @ camera[:, :2].T + camera[:, 2], last[:, 2:] * zoom], 1)
+        return torch.cat([self.kalman.warp(filtered, camera), since, last, memory], 1)
+
+    def boxes(self, state: Tensor) -> Tensor:
+        """See `Motion`."""
+        return box_convert(self.locate(state)[0], "cxcywh", "xyxy")
+
+    def sigma(self, state: Tensor) -> Tensor:
+        """See `Motion`."""
+        return self.locate(state)[1]
+
+    def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 4) expected centre x, centre y, width, height and (N, 4) their standard deviations, pixels."""
+        position, sigma = state[:, 0 : Kalman.size : 5], self.kalman.sigma(state)
+        shift, stretch = self.head(torch.cat([state[:, -self.cell.hidden_size :], self._context(state)], 1)).chunk(2, 1)
+        moved = position + shift * sigma
+        return torch.cat([moved[:, :2], moved[:, 2:].clamp(min=1.0)], 1), sigma * stretch.clamp(-4, 4).exp()
+
+    def _features(self, state: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
+        """(N, FEATURES) an observation as the cell reads it, relative to size and elapsed time."""
+        filtered, since, last, _ = state.split(self.parts, 1)
+        position, velocity = filtered[:, 0::5], filtered[:, 1::5]
+        seen, size = box_convert(boxes, "xyxy", "cxcywh"), _size(last)
+        steps = (since * STEPS_PER_SECOND).clamp(min=0.2)
+        surprise = (seen - position) / self.kalman.sigma(filtered).clamp(min=1e-3)
+        columns = [10 * (seen - last) / size / steps, 10 * (seen - position) / size, surprise, 10 * velocity / size]
+        shape = (size[:, :1] / size[:, 1:2]).log()
+        return torch.cat([*columns, steps.log(), scores[:, None], shape], 1).clamp(-5, 5)
+
+    def _context(self, state: Tensor) -> Tensor:
+        """(N, CONTEXT) what the head reads beside the memory: elapsed time and the filter's own prediction."""
+        filtered, since, last, _ = state.split(self.parts, 1)
+        position, velocity, size = filtered[:, 0::5], filtered[:, 1::5], _size(last)
+        sigma = self.kalman.sigma(filtered).clamp(min=1e-3)
+        steps = since * STEPS_PER_SECOND
+        time = torch.cat([steps.log1p(), (-steps).exp()], 1)
+        return torch.cat([time, (last - position) / sigma, velocity / size * 10, (sigma / size).log()], 1).clamp(-5, 5)
+
+    def _read(self, features: Tensor, memory: Tensor) -> Tensor:
+        """(N, H) the cell's memory after one observation."""
+        if not len(features):
+            return memory
+        if isinstance(self.cell, nn.LSTM):
+            long, short = (part.contiguous() for part in memory[None].chunk(2, 2))
+            _, (short, long) = self.cell(features[:, None], (short, long))
+            return torch.cat([long, short], 2)[0]
+        return self.cell(features[:, None], memory[None].contiguous())[1][0]
+
+
+def save_motion(network: Recurrent, path: Path) -> None:
+    """Write weights and options as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), path, {"options": json.dumps(network.options)})
+
+
+def load_motion(path: str | Path | None = None) -> Recurrent:
+    """The network that `save_motion` wrote (default: the shipped one), ready to track. ValueError where it is not one."""
+    path = path or SHIPPED
+    try:
+        with safe_open(path, "pt") as file:
+            options = json.loads(file.metadata()["options"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        network = Recurrent(**options)
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path}: expected motion weights as scripts/train.py task=motion writes them ({reason})"
+        ) from error
+    return network.eval().requires_grad_(False)

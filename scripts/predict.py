@@ -1,0 +1,92 @@
+"""Track every sequence below a root, or one video: python scripts/predict.py source=ROOT detections=det/yolox.txt."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from refuse import refusing
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from track.mot import Sequence, find_sequences, read_detections, write_tracks
+from track.structures import Detections
+from track.tracker import Tracker
+from track.video import frame_count, frame_rate, frames
+
+Step = tuple[Detections, float, Tensor | None]  # a frame's detections, time in seconds, camera
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="predict")
+@refusing
+def main(cfg: DictConfig) -> None:
+    """Write OUTPUT_DIR/<sequence>.txt for each sequence, or for the one video."""
+    print(f"results: {predict(cfg)}")
+
+
+def predict(cfg: DictConfig) -> Path:
+    """Track everything that `source` names; returns the folder of result files."""
+    if cfg.camera not in ("auto", "file", "none"):
+        raise ValueError(f"camera: expected auto, file or none, got {cfg.camera}")
+    tracker: Tracker = instantiate(cfg.tracker)
+    detector = instantiate(cfg.detector, _convert_="all") if cfg.detections is None else None
+    output, source = Path(cfg.output_dir), Path(cfg.source)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress:
+        if source.is_file():
+            steps = progress.track(video_steps(source, cfg, detector), frame_count(source), description=source.name)
+            follow(tracker, steps, output / f"{source.stem}.txt")
+            return output
+        for sequence in find_sequences(source, cfg.split):
+            tracker.frame_rate = sequence.frame_rate
+            steps = sequence_steps(sequence, cfg, detector)
+            steps = progress.track(steps, len(sequence), description=sequence.name)
+            follow(tracker, steps, output / f"{sequence.name}.txt")
+    return output
+
+
+def follow(tracker: Tracker, steps: Iterable[Step], file: Path) -> None:
+    """Track one video from its first frame and write its results; what was tracked before an error stays."""
+    tracker.reset()
+    results = []
+    try:
+        for detections, time, camera in steps:
+            results.append(tracker.update(detections, time, camera))
+    finally:
+        write_tracks(file, results)
+
+
+def sequence_steps(sequence: Sequence, cfg: DictConfig, detector) -> Iterator[Step]:
+    """What the tracker is fed from a sequence, frame by frame."""
+    cameras: Iterable[Tensor | None] = [None] * len(sequence)
+    if cfg.camera == "file" or (cfg.camera == "auto" and sequence.has("gmc.txt")):
+        cameras = sequence.camera()
+    found = sequence.detections(cfg.detections) if detector is None else map(detector, sequence_images(sequence))
+    for index, (detections, camera) in enumerate(zip(found, cameras, strict=True)):
+        yield detections, index / sequence.frame_rate, camera
+
+
+def sequence_images(sequence: Sequence) -> Iterator[Tensor]:
+    """The frames of a sequence's split, from its images or its video."""
+    images, video = sequence.images(), sequence.video()
+    if images is None and video is None:
+        raise ValueError(f"{sequence.path}: expected {sequence.image_dir}/ or a video file, or detections=FILE")
+    if images is not None:
+        yield from (frame.image for frame in frames(images))
+    else:
+        yield from (f.image for f in frames(video) if sequence.first <= f.number <= sequence.last)
+
+
+def video_steps(video: Path, cfg: DictConfig, detector) -> Iterator[Step]:
+    """What the tracker is fed from a video file; a detections file is looked for beside it, then as given."""
+    if detector is not None:
+        yield from ((detector(frame.image), frame.time, None) for frame in frames(video))
+        return
+    beside = video.parent / cfg.detections
+    found = read_detections(beside if beside.is_file() else Path(cfg.detections), frame_count(video))
+    yield from ((detections, index / frame_rate(video), None) for index, detections in enumerate(found))
+
+
+if __name__ == "__main__":
+    main()

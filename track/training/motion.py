@@ -1,0 +1,109 @@
+"""Training of the recurrent motion model: the tracker's own functions, unrolled over trajectories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert
+
+from track.metrics import score_motmetrics
+from track.motion import Kalman, Motion, Recurrent, load_motion, save_motion
+from track.tracker import Tracker
+from track.training.trajectories import HORIZONS, Batch, TrajectoryData
+
+
+class MotionModule(lightning.LightningModule):
+    """Learns where the truth is after every observation, at every horizon, by a Laplace likelihood.
+
+    cell: gru, lstm or rnn. checkpoint: weights to start from. tracked: how many held-out sequences with detections are
+    also tracked at each validation (0: none), scored by motmetrics.
+    """
+
+    def __init__(
+        self,
+        cell: str = "gru",
+        hidden: int = 64,
+        dropout: float = 0.0,
+        weight_decay: float = 1e-2,
+        learning_rate: float = 3e-3,
+        checkpoint: str | None = None,
+        tracked: int = 1,
+    ) -> None:
+        super().__init__()
+        self.network = load_motion(checkpoint).requires_grad_() if checkpoint else Recurrent(cell, hidden, dropout)
+        self.weight_decay, self.learning_rate, self.tracked = weight_decay, learning_rate, tracked
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The loss, logged as train/loss."""
+        state, target, _ = _unroll(self.network, batch)
+        loss = laplace_loss(*self.network.locate(state), target)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["boxes"]))
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """val/loss, and the mean IoU with the truth 1, 8 and 30 frames ahead beside the Kalman filter's."""
+        state, target, horizon = _unroll(self.network, batch)
+        self.log("val/loss", laplace_loss(*self.network.locate(state), target), batch_size=len(target))
+        truth = box_convert(target, "cxcywh", "xyxy")
+        for name, motion in (("", self.network), ("kalman_", Kalman())):
+            overlap = _pair_iou(motion.boxes(_unroll(motion, batch)[0]), truth)
+            for frames in (1, 8, 30):
+                rows = overlap[horizon == HORIZONS.index(frames)]
+                self.log(f"val/{name}iou_{frames}", rows.mean(), batch_size=len(rows), prog_bar=frames == 1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Track held-out sequences: val/mota and val/idf1."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, TrajectoryData) or self.trainer.sanity_checking:
+            return
+        sequences = [s for s in data.held_out_sequences if s.has(data.detections)][: self.tracked]
+        pairs = {}
+        for sequence in sequences:
+            tracker = Tracker(self.network, frame_rate=sequence.frame_rate)
+            pairs[sequence.name] = sequence.truth(), [tracker.update(d) for d in sequence.detections(data.detections)]
+        if pairs:
+            overall = score_motmetrics(pairs).loc["OVERALL"]
+            self.log_dict({"val/mota": overall["mota"], "val/idf1": overall["idf1"]}, prog_bar=True)
+
+    def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
+        """AdamW, one cycle over the whole run."""
+        optimizer = torch.optim.AdamW(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def export(self, folder: Path) -> Path:
+        """Write the network where `tracker.motion.path` can name it; returns the file."""
+        save_motion(self.network, folder / "motion.safetensors")
+        return folder / "motion.safetensors"
+
+
+def laplace_loss(position: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
+    """Mean negative log-likelihood of targets (N, 4) under Laplace distributions, in units of the box's size."""
+    size = target[:, [2, 3, 2, 3]].clamp(min=1.0)
+    scale = (sigma / size).clamp(min=1e-4) / 2**0.5
+    return ((position - target).abs() / size / scale + scale.log()).mean()
+
+
+def _unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """States (M, S) at every horizon of every observation with a known truth, that (M, 4), and the horizon's index (M,)."""
+    boxes, scores, elapsed = batch["boxes"], batch["scores"], batch["elapsed"]
+    state = motion.start(boxes[:, 0], scores[:, 0])
+    states = [state]
+    for t in range(1, boxes.shape[1]):
+        state = motion.update(motion.predict(state, elapsed[:, t]), boxes[:, t], scores[:, t])
+        states.append(state)
+    known = batch["targets"].isfinite().all(3) & (batch["valid"][..., None] > 0)  # (B, T, K)
+    b, t, k = known.nonzero(as_tuple=True)
+    target = box_convert(batch["targets"][known], "xyxy", "cxcywh")
+    return motion.predict(torch.stack(states, 1)[b, t], batch["ahead"][known]), target, k
+
+
+def _pair_iou(a: Tensor, b: Tensor) -> Tensor:
+    """(N,) IoU of each box with its partner."""
+    corner = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])
+    shared = corner.clamp(min=0).prod(1)
+    return shared / ((a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared)

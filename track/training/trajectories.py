@@ -1,0 +1,202 @@
+"""Trajectories to train motion on: what a detector saw of each object, and where the object really was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.ops import box_convert, box_iou
+
+from track.association import assign
+from track.mot import Sequence, find_sequences
+from track.structures import Detections, Tracks
+
+HORIZONS = (0, 1, 2, 4, 8, 15, 30)  # frames after an observation at which the prediction is judged
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One object in one sequence, F consecutive frames, boxes as centre x, centre y, width, height.
+
+    truth, seen: (F, 4), NaN where absent. scores: (F,). camera: (F, 3, 3) from a frame's pixels to the first frame's.
+    """
+
+    truth: np.ndarray
+    seen: np.ndarray
+    scores: np.ndarray
+    camera: np.ndarray
+    frame_rate: float
+
+
+class Trajectories(Dataset[Batch]):
+    """Stretches of trajectories as a tracker would meet them.
+
+    An item has `observations` observations (fewer are padded): boxes (T, 4) xyxy, scores (T,), elapsed (T,) seconds
+    before each, valid (T,); and the truth at each of `HORIZONS` after each: targets (T, K, 4) xyxy, NaN where unknown,
+    ahead (T, K) seconds. With `augment` stretches are drawn at random: frame strides, misses, noise, the camera's
+    motion taken out or left in, mirrored; without, they are cut one after another, every frame.
+    """
+
+    def __init__(self, trajectories: Many[Trajectory], observations: int = 24, augment: bool = True) -> None:
+        self.trajectories, self.observations, self.augment = trajectories, observations, augment
+        step = observations if not augment else observations // 2
+        self.starts = [(t, f) for t, one in enumerate(trajectories) for f in range(0, max(1, len(one.truth) - 8), step)]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Batch:
+        number, start = self.starts[index]
+        one = self.trajectories[number]
+        rng = np.random.default_rng(int(torch.randint(2**62, ())) if self.augment else index)
+        stride = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 6])) if self.augment else 1
+        start = max(0, start - int(rng.integers(self.observations))) if self.augment else start
+        frames = start + stride * np.arange(self.observations)
+        frames = frames[frames < len(one.truth)]
+        boxes, scores = self._observe(one, frames, rng)
+        kept = np.isfinite(boxes[:, 0]) & (
+            rng.random(len(frames)) >= (rng.choice([0, 0.1, 0.4]) if self.augment else 0)
+        )
+        frames, boxes, scores = frames[kept], boxes[kept], scores[kept]
+        later = frames[:, None] + np.array(HORIZONS)
+        known = later < len(one.truth)
+        truth = np.where(known[..., None], one.truth[np.where(known, later, 0)], np.nan)
+        if len(frames) and rng.random() < 0.5 * self.augment:
+            boxes, truth = _compensate(one, frames[0], frames, boxes), _compensate(one, frames[0], later * known, truth)
+        if rng.random() < 0.5 * self.augment:
+            boxes[:, 0], truth[..., 0] = -boxes[:, 0], -truth[..., 0]
+        elapsed = np.diff(frames, prepend=frames[:1]) / one.frame_rate
+        return self._pad(boxes, scores, elapsed, truth, np.array(HORIZONS) / one.frame_rate)
+
+    def _observe(self, one: Trajectory, frames: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Detections, or truth where they are few or (at random) instead, with a detector's noise."""
+        boxes, scores = one.seen[frames], one.scores[frames]
+        blind = np.isfinite(one.seen[:, 0]).mean() < 0.2
+        if blind or (self.augment and rng.random() < 0.3):
+            boxes, scores = one.truth[frames], rng.uniform(0.4, 1.0, len(frames))
+        noise = rng.choice([0, 0.01, 0.03, 0.06]) if self.augment else 0.03 * blind
+        size = boxes[:, [2, 3, 2, 3]]
+        boxes = boxes + noise * size * rng.normal(size=boxes.shape)
+        boxes[:, 2:] = boxes[:, 2:].clip(1)
+        return boxes, scores
+
+    def _pad(
+        self, boxes: np.ndarray, scores: np.ndarray, elapsed: np.ndarray, truth: np.ndarray, ahead: np.ndarray
+    ) -> Batch:
+        empty = self.observations - len(boxes)
+        rows = {"boxes": boxes, "scores": scores, "elapsed": elapsed, "valid": np.ones(len(boxes)), "targets": truth}
+        item = {
+            name: torch.from_numpy(np.concatenate([row, np.zeros((empty, *row.shape[1:]))])).float()
+            for name, row in rows.items()
+        }
+        item["boxes"][len(boxes) :] = torch.tensor([0.0, 0.0, 10.0, 10.0])
+        item["ahead"] = torch.from_numpy(ahead).float().expand(self.observations, -1)
+        return {**item, "boxes": _xyxy(item["boxes"]), "targets": _xyxy(item["targets"])}
+
+
+class TrajectoryData(lightning.LightningDataModule):
+    """Trajectories of every sequence below `root` (one folder or several).
+
+    split: of every root, or one for each. detections: the file of detections, where a sequence has it; elsewhere they
+    are simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by
+    default every sixth of each root.
+    """
+
+    def __init__(
+        self,
+        root: str | Many[str],
+        split: str | Many[str] = "all",
+        detections: str = "det/yolox.txt",
+        held_out: Many[str] | None = None,
+        batch_size: int = 128,
+        observations: int = 24,
+    ) -> None:
+        super().__init__()
+        self.roots = [root] if isinstance(root, str) else list(root)
+        self.splits = [split] * len(self.roots) if isinstance(split, str) else list(split)
+        if len(self.splits) != len(self.roots):
+            raise ValueError(f"split: expected one, or one for each of {len(self.roots)} roots, got {len(self.splits)}")
+        self.detections, self.held_out, self.batch_size = detections, held_out, batch_size
+        self.observations = observations
+        self.held_out_sequences: list[Sequence] = []
+
+    def setup(self, stage: str) -> None:
+        """Read every sequence, once."""
+        if self.held_out_sequences:
+            return
+        found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
+        train = [s for group in found for i, s in enumerate(group) if not self._is_held_out(s, i)]
+        self.held_out_sequences = [s for group in found for i, s in enumerate(group) if self._is_held_out(s, i)]
+        if not train or not self.held_out_sequences:
+            raise ValueError(f"{', '.join(self.roots)}: expected sequences to train on and others to validate on")
+        self.train = Trajectories(self._read(train), self.observations)
+        self.val = Trajectories(self._read(self.held_out_sequences), self.observations, augment=False)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Augmented stretches, shuffled."""
+        ragged = len(self.train) > self.batch_size
+        return DataLoader(self.train, self.batch_size, True, drop_last=ragged, num_workers=1, persistent_workers=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Held-out stretches as they are."""
+        return DataLoader(self.val, 4 * self.batch_size)
+
+    def _is_held_out(self, sequence: Sequence, index: int) -> bool:
+        return sequence.name in self.held_out if self.held_out is not None else index % 6 == 5
+
+    def _read(self, sequences: Many[Sequence]) -> list[Trajectory]:
+        return [one for sequence in sequences for one in trajectories(sequence, self.detections)]
+
+
+def trajectories(sequence: Sequence, detections: str) -> list[Trajectory]:
+    """Every object of at least 8 frames with the detections matched to it (IoU at least 0.5, one to one)."""
+    truth = [frame[(frame.scores > 0) & (frame.labels == 1)] for frame in sequence.truth()]
+    seen = sequence.detections(detections) if sequence.has(detections) else [Detections.empty()] * len(truth)
+    camera = _cumulative(sequence)
+    ids = torch.cat([frame.ids for frame in truth]).unique()
+    table = np.full((len(ids), len(truth), 9), np.nan)
+    for f, (frame, found) in enumerate(zip(truth, seen, strict=True)):
+        rows = torch.searchsorted(ids, frame.ids)
+        table[rows, f, :4] = _cxcywh(frame)
+        i, j = assign(box_iou(frame.boxes, found.boxes), 0.5)
+        table[rows[i], f, 4:8], table[rows[i], f, 8] = _cxcywh(found[j]), found.scores[j]
+    result = []
+    for one in table:
+        present = np.flatnonzero(np.isfinite(one[:, 0]))
+        span = slice(present[0], present[-1] + 1)
+        if len(present) >= 8:
+            columns = one[span, :4], one[span, 4:8], one[span, 8]
+            result.append(Trajectory(*columns, camera[span], sequence.frame_rate))
+    return result
+
+
+def _cumulative(sequence: Sequence) -> np.ndarray:
+    """(F, 3, 3) affines from each frame's pixels to the first frame's; identity without gmc.txt."""
+    total = np.tile(np.eye(3), (len(sequence), 1, 1))
+    if not sequence.has("gmc.txt"):
+        return total
+    for f, step in enumerate(sequence.camera().numpy()[1:], 1):
+        total[f] = total[f - 1] @ np.linalg.inv(np.vstack([step, [0, 0, 1]]))
+    return total
+
+
+def _compensate(one: Trajectory, origin: int, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) of the frames (...) in the pixels of frame `origin`, as the motion models' `warp` moves them."""
+    affine = np.linalg.inv(one.camera[origin]) @ one.camera[frames]
+    centre = (affine[..., :2, :2] @ boxes[..., :2, None])[..., 0] + affine[..., :2, 2]
+    zoom = np.sqrt(np.abs(np.linalg.det(affine[..., :2, :2])))[..., None]
+    return np.concatenate([centre, boxes[..., 2:] * zoom], -1)
+
+
+def _cxcywh(frame: Detections | Tracks) -> Tensor:
+    return box_convert(frame.boxes, "xyxy", "cxcywh")
+
+
+def _xyxy(boxes: Tensor) -> Tensor:
+    return box_convert(boxes, "cxcywh", "xyxy")
