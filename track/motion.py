@@ -234,7 +234,7 @@ def save_motion(network: Recurrent, path: Path) -> None:
 
 
 def load_motion(path: str | Path | None = None) -> Recurrent:
-    """The network that `save_motion` wrote (default: the shipped one), ready to track. ValueError where it is not one."""
+    """The network that `save_motion` wrote (default: the shipped one), to track with. ValueError where it is not one."""
     path = path or SHIPPED
     try:
         with safe_open(path, "pt") as file:

@@ -89,7 +89,7 @@ def laplace_loss(position: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
 
 
 def _unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """States (M, S) at every horizon of every observation with a known truth, that (M, 4), and the horizon's index (M,)."""
+    """States (M, S) at every horizon whose truth is known, that truth (M, 4), and the horizon's index (M,)."""
     boxes, scores, elapsed = batch["boxes"], batch["scores"], batch["elapsed"]
     state = motion.start(boxes[:, 0], scores[:, 0])
     states = [state]

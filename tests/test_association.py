@@ -1,0 +1,70 @@
+import itertools
+
+import pytest
+import torch
+
+from track.association import Byte, Candidates, assign, iou
+from track.structures import Detections
+
+
+def make_tracks(boxes: list[list[float]], label: int = 1, confirmed: bool = True, seen: bool = True) -> Candidates:
+    count = len(boxes)
+    flags = torch.full((count,), confirmed), torch.full((count,), seen)
+    table = torch.tensor(boxes).reshape(-1, 4)
+    return Candidates(table, torch.ones_like(table), torch.full((count,), label), *flags)
+
+
+@pytest.mark.parametrize(
+    ("affinity", "pairs"),
+    [
+        ([[0.9, 0.8], [0.8, 0.1]], [(0, 1), (1, 0)]),  # .8 + .8 beats .9 + .1
+        ([[0.9, 0.4], [0.4, 0.1]], [(0, 0)]),  # two doubtful pairs do not displace a good one
+        ([[0.2, 0.1]], []),
+        ([[-torch.inf, 0.6]], [(0, 1)]),
+    ],
+)
+def test_assignment_leaves_doubtful_pairs_apart(affinity: list[list[float]], pairs: list[tuple[int, int]]) -> None:
+    rows, columns = assign(torch.tensor(affinity), 0.3)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == pairs
+
+
+def test_assignment_is_the_best_of_all_partial_ones() -> None:
+    affinity = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    rows, columns = assign(affinity, 0.5)
+    every = [
+        sum((affinity[i, j] - 0.5).clamp(min=0) for i, j in enumerate(p)) for p in itertools.permutations(range(4), 3)
+    ]
+    torch.testing.assert_close((affinity[rows, columns] - 0.5).sum(), torch.stack(every).max())
+
+
+def test_assignment_of_nothing_is_nothing() -> None:
+    for shape in ((0, 3), (3, 0), (0, 0)):
+        assert [len(index) for index in assign(torch.zeros(shape), 0.1)] == [0, 0]
+
+
+def test_iou_is_impossible_across_classes() -> None:
+    found = Detections.from_rows([[0, 0, 10, 10, 0.9, 1], [0, 0, 10, 5, 0.9, 1], [0, 0, 10, 10, 0.9, 2]])
+    assert iou(make_tracks([[0, 0, 10, 10]]), found).tolist() == [[1, 0.5, -torch.inf]]
+
+
+@pytest.mark.parametrize(
+    ("score", "flags", "matched"),
+    [
+        (0.9, {}, 1),
+        (0.3, {}, 1),  # the second stage
+        (0.3, {"seen": False}, 0),  # a lost track does not return on a doubtful detection
+        (0.3, {"confirmed": False}, 0),
+        (0.9, {"confirmed": False}, 1),
+    ],
+)
+def test_byte_takes_doubtful_detections_only_for_tracks_just_seen(
+    score: float, flags: dict[str, bool], matched: int
+) -> None:
+    rows, _ = Byte()(make_tracks([[0, 0, 10, 10]], **flags), Detections.from_rows([[0, 1, 10, 10, score, 1]]))
+    assert len(rows) == matched
+
+
+def test_byte_gives_a_track_to_the_confident_detection_first() -> None:
+    found = Detections.from_rows([[0, 0, 10, 10, 0.5, 1], [0, 3, 10, 13, 0.8, 1]])
+    _, columns = Byte()(make_tracks([[0, 0, 10, 10]]), found)
+    assert columns.tolist() == [1]

@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from track.structures import Detections, Tracks
+
+ROWS = Tracks.from_rows([[0, 0, 2, 4, 0.9, 1, 7], [1, 1, 3, 3, 0.4, 3, 2]])
+
+
+def test_a_mask_selects_the_same_rows_of_every_column() -> None:
+    kept = ROWS[ROWS.scores > 0.5]
+    assert (kept.ids.tolist(), kept.labels.tolist(), kept.boxes.tolist()) == ([7], [1], [[0, 0, 2, 4]])
+
+
+def test_cat_keeps_order_and_types() -> None:
+    both = Tracks.cat([ROWS[1:], Tracks.empty(), ROWS[:1]])
+    assert both.ids.tolist() == [2, 7]
+    assert (both.boxes.dtype, both.scores.dtype, both.ids.dtype) == (torch.float32, torch.float32, torch.int64)
+
+
+def test_empty_has_the_right_shapes() -> None:
+    assert Detections.empty().boxes.shape == (0, 4)
+    assert len(Tracks.empty()[Tracks.empty().scores > 0.5]) == 0
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "message"),
+    [((2, 3), (2,), r"boxes: .*\(N, 4\)"), ((2, 4), (3,), r"scores: .*\(2,\), got \(3,\)")],
+)
+def test_columns_that_do_not_agree_are_refused(boxes: tuple[int, ...], scores: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Detections(torch.zeros(boxes), torch.zeros(scores), torch.zeros(2, dtype=torch.long))
