@@ -1,0 +1,25 @@
+# make demo: the whole pipeline, small, without a download. make test: every test. make check: what CI runs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check
+demo: .venv/installed
+	$(BIN)/python scripts/walkthrough.py
+
+test: .venv/installed
+	$(BIN)/pytest -q
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
+	if command -v uv >/dev/null; then \
+		uv venv --quiet --python $(PYTHON) --allow-existing .venv && uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+		$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	touch $@
