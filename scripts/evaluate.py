@@ -1,0 +1,72 @@
+"""Score result files: `python scripts/evaluate.py truth=ROOT predictions=DIR`, a row a sequence and OVERALL."""
+
+from pathlib import Path
+
+import hydra
+import motmetrics
+import pandas as pd
+from omegaconf import DictConfig
+from refuse import refusing
+from rich.console import Console
+from rich.table import Table
+
+from track.metrics import Pairs, score, score_motmetrics
+from track.mot import Sequence, find_sequences, read_tracks
+from track.structures import Tracks
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="evaluate")
+@refusing
+def main(cfg: DictConfig) -> None:
+    """Print the chosen evaluator's figures and write them to `output_dir` as CSV."""
+    if cfg.evaluator not in ("trackeval", "motmetrics"):
+        raise ValueError(f"evaluator: expected trackeval or motmetrics, got {cfg.evaluator}")
+    if cfg.predictions is None:
+        raise ValueError("predictions: expected a folder of result files")
+    pairs = read_pairs(find_sequences(str(cfg.truth), cfg.split), Path(str(cfg.predictions)))
+    if cfg.evaluator == "trackeval":
+        figures, file = score(pairs), Path(cfg.output_dir) / "metrics.csv"
+        print_figures(figures)
+    else:
+        figures, file = score_motmetrics(pairs), Path(cfg.output_dir) / "metrics-motmetrics.csv"
+        formatters, names = motmetrics.metrics.create().formatters, motmetrics.io.motchallenge_metric_names
+        print(motmetrics.io.render_summary(figures, formatters=formatters, namemap=names))
+    write_figures(figures, file)
+    print(file)
+
+
+def read_pairs(sequences: list[Sequence], folder: Path) -> Pairs:
+    """Ground truth and results of each sequence. ValueError where a sequence lacks either, or a file is malformed."""
+    return {sequence.name: (sequence.truth(), _results(folder, sequence)) for sequence in sequences}
+
+
+def print_figures(figures: pd.DataFrame) -> None:
+    """A table: counts as they are, percentages with two decimals; never cut where there is no terminal."""
+    table = Table("sequence", box=None, pad_edge=False)
+    for column in figures.columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, *row in figures.itertuples():
+        table.add_row(str(name), *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row))
+    console = Console()
+    console.width = console.width if console.is_terminal else 200
+    console.print(table)
+
+
+def write_figures(figures: pd.DataFrame, file: Path) -> None:
+    """CSV with six decimals. ValueError where the folder cannot be made or written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figures.to_csv(file, index_label="sequence", float_format="%.6f")
+    except OSError as error:
+        raise ValueError(f"output_dir: expected a folder that can be written ({error})") from error
+
+
+def _results(folder: Path, sequence: Sequence) -> list[Tracks]:
+    file = folder / f"{sequence.name}.txt"
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file, expected the results of {sequence.name}")
+    return read_tracks(file, len(sequence))
+
+
+if __name__ == "__main__":
+    main()
