@@ -130,8 +130,8 @@ class Recurrent(nn.Module):
     """A recurrent network that corrects the Kalman filter: the motion model of this project.
 
     It reads every observation relative to the box's size and to the time since the one before, so that a missed frame
-    is simply absent. Its head reads the memory at any later time and moves the filter's prediction by so many of the
-    filter's standard deviations, which it also rescales. The head's last layer starts at zero: an untrained network
+    is simply absent. Its head reads the memory at any later time and moves the filter's prediction, part of the way
+    back to the last observation and by so many of the filter's standard deviations, which it also rescales. The head's last layer starts at zero: an untrained network
     is the Kalman filter exactly. Cells: GRU of Cho et al. (EMNLP 2014), LSTM of Hochreiter and Schmidhuber (1997), and
     the plain tanh network of Elman (1990).
 
@@ -147,7 +147,7 @@ class Recurrent(nn.Module):
         self.kalman = Kalman()
         self.parts = [Kalman.size, 1, 4, hidden * (2 if cell == "lstm" else 1)]
         self.cell = CELLS[cell](FEATURES, hidden, batch_first=True)
-        last = nn.Linear(64, 8)
+        last = nn.Linear(64, 12)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         drop = nn.Dropout(dropout)
@@ -191,9 +191,10 @@ class Recurrent(nn.Module):
 
     def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 4) expected centre x, centre y, width, height and (N, 4) their standard deviations, pixels."""
-        position, sigma = state[:, 0 : Kalman.size : 5], self.kalman.sigma(state)
-        shift, stretch = self.head(torch.cat([state[:, -self.cell.hidden_size :], self._context(state)], 1)).chunk(2, 1)
-        moved = position + shift * sigma
+        position, last = state[:, 0 : Kalman.size : 5], state[:, Kalman.size + 1 : Kalman.size + 5]
+        sigma, memory = self.kalman.sigma(state), state[:, -self.cell.hidden_size :]
+        stay, shift, stretch = self.head(torch.cat([memory, self._context(state)], 1)).chunk(3, 1)
+        moved = position + stay * (last - position) + shift * sigma
         return torch.cat([moved[:, :2], moved[:, 2:].clamp(min=1.0)], 1), sigma * stretch.clamp(-4, 4).exp()
 
     def _features(self, state: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
