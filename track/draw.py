@@ -56,8 +56,9 @@ def draw(image: Tensor, tracks: Tracks, trails: Trails | None = None, text: str 
 def _trail(canvas: np.ndarray, points: list[tuple[float, float]], colour: Colour, unit: int) -> None:
     for age, (a, b) in enumerate(zip(points[-2::-1], points[:0:-1], strict=True)):
         fade = 1 - age / len(points)
-        ends = [(round(x), round(y)) for x, y in (a, b)]
-        cv2.line(canvas, *ends, tuple(round(fade * c) for c in colour), unit, cv2.LINE_AA)
+        (x1, y1), (x2, y2) = a, b
+        ink = [round(fade * part) for part in colour]
+        cv2.line(canvas, (round(x1), round(y1)), (round(x2), round(y2)), ink, unit, cv2.LINE_AA)
 
 
 def _label(canvas: np.ndarray, text: str, left: int, bottom: int, colour: Colour, unit: int) -> None:

@@ -131,9 +131,9 @@ class Recurrent(nn.Module):
 
     It reads every observation relative to the box's size and to the time since the one before, so that a missed frame
     is simply absent. Its head reads the memory at any later time and moves the filter's prediction, part of the way
-    back to the last observation and by so many of the filter's standard deviations, which it also rescales. The head's last layer starts at zero: an untrained network
-    is the Kalman filter exactly. Cells: GRU of Cho et al. (EMNLP 2014), LSTM of Hochreiter and Schmidhuber (1997), and
-    the plain tanh network of Elman (1990).
+    back to the last observation and by so many of the filter's standard deviations, which it also rescales. The head's
+    last layer starts at zero: an untrained network is the Kalman filter exactly. Cells: GRU of Cho et al. (EMNLP 2014),
+    LSTM of Hochreiter and Schmidhuber (1997), and the plain tanh network of Elman (1990).
 
     State (N, 20 + 5 + H): the filter's, seconds since the last observation and its (x, y, w, h), the cell's memory.
     """
@@ -235,7 +235,7 @@ def save_motion(network: Recurrent, path: Path) -> None:
 
 
 def load_motion(path: str | Path | None = None) -> Recurrent:
-    """The network that `save_motion` wrote (default: the shipped one), to track with. ValueError where it is not one."""
+    """The network that `save_motion` wrote (default: the shipped one). ValueError where the file is not such a one."""
     path = path or SHIPPED
     try:
         with safe_open(path, "pt") as file:

@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT, WORLD, FRAME_RATE = 320, 240, 480, 15
-INI = "[Sequence]\nname={name}\nimDir=img1\nframeRate={rate}\nseqLength={length}\nimWidth={w}\nimHeight={h}\nimExt=.jpg\n"
+INI = (
+    "[Sequence]\nname={name}\nimDir=img1\nframeRate={rate}\nseqLength={length}\nimWidth={w}\nimHeight={h}\nimExt=.jpg\n"
+)
 Box = tuple[float, float, float, float]
 
 
@@ -143,9 +145,9 @@ def _visible(index: int, people: list[Person], posts: list[float]) -> float:
     shown = (~hidden).astype(float)
     for other in people:
         if other.y > me.y:
-            l, t, r, b = other.box
-            covered = max(0.0, min(bottom, b) - max(top, t)) / (bottom - top)
-            shown[(columns >= l) & (columns <= r)] *= 1 - covered
+            x1, y1, x2, y2 = other.box
+            covered = max(0.0, min(bottom, y2) - max(top, y1)) / (bottom - top)
+            shown[(columns >= x1) & (columns <= x2)] *= 1 - covered
     return float(shown.mean())
 
 

@@ -97,9 +97,9 @@ def _unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         state = motion.update(motion.predict(state, elapsed[:, t]), boxes[:, t], scores[:, t])
         states.append(state)
     known = batch["targets"].isfinite().all(3) & (batch["valid"][..., None] > 0)  # (B, T, K)
-    b, t, k = known.nonzero(as_tuple=True)
+    rows, times, horizons = known.nonzero(as_tuple=True)
     target = box_convert(batch["targets"][known], "xyxy", "cxcywh")
-    return motion.predict(torch.stack(states, 1)[b, t], batch["ahead"][known]), target, k
+    return motion.predict(torch.stack(states, 1)[rows, times], batch["ahead"][known]), target, horizons
 
 
 def _pair_iou(a: Tensor, b: Tensor) -> Tensor:

@@ -1,0 +1,157 @@
+"""A torchvision detection network as something that turns an image into Detections."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models import detection, get_model_builder, get_model_weights, list_models
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.ops import clip_boxes_to_image
+
+from track.structures import Detections
+
+SMALL = "small_fcos"
+
+
+class Detector:
+    """Detections of one image at a time: `detector(image) -> Detections`.
+
+    name: one of torchvision's detection builders, or small_fcos. weights: the name of one of its official weights
+    ("DEFAULT", "COCO_V1"), which torchvision downloads on first use; None for random ones. checkpoint: a file of
+    `save_detector`, which also says name and categories, in place of both. classes: the categories to keep, by name.
+    min_score: boxes below it are dropped. ValueError, in one line, for a name, class or file that does not fit.
+    """
+
+    def __init__(
+        self,
+        name: str = "fasterrcnn_mobilenet_v3_large_320_fpn",
+        weights: str | None = "DEFAULT",
+        checkpoint: str | Path | None = None,
+        classes: Sequence[str] = ("person",),
+        min_score: float = 0.1,
+    ) -> None:
+        if checkpoint is not None:
+            self.network, self.categories = load_detector(checkpoint)
+        else:
+            self.network, self.categories = build(name, weights)
+        self.network = self.network.eval().requires_grad_(False)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network.to(self.device)
+        self.labels = torch.tensor([index_of(one, self.categories) for one in classes])
+        self.min_score = min_score
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Detections:
+        """Detections in a (3, H, W) uint8 RGB image, boxes inside it, labels as indices of `categories`."""
+        found = {k: v.cpu() for k, v in self.network([image.to(self.device).float() / 255])[0].items()}
+        boxes = clip_boxes_to_image(found["boxes"].float(), image.shape[-2:])
+        kept = (found["scores"] >= self.min_score) & torch.isin(found["labels"], self.labels)
+        return Detections(boxes, found["scores"].float(), found["labels"])[kept]
+
+
+def names() -> list[str]:
+    """What `Detector(name=...)` accepts."""
+    return [*(n for n in list_models(module=detection) if "keypoint" not in n and "mask" not in n), SMALL]
+
+
+def build(name: str, weights: str | None, categories: Sequence[str] | None = None) -> tuple[nn.Module, list[str]]:
+    """A network and its categories (index 0 is the background).
+
+    weights: an official weights' name, or None for random ones of `categories` (default: background and person).
+    """
+    if name not in names():
+        raise ValueError(f"detector.name: {name} is unknown, nearest: {_nearest(name, names())}")
+    if weights is not None and name != SMALL:
+        return _official(name, weights)
+    categories = list(categories or ("__background__", "person"))
+    if name == SMALL:
+        return small_fcos(len(categories)), categories
+    return get_model_builder(name)(weights=None, weights_backbone=None, num_classes=len(categories)), categories
+
+
+def small_fcos(num_classes: int, width: int = 48) -> FCOS:
+    """torchvision's FCOS on five convolutions with one map of stride 8: small pictures, a CPU, trained in a minute.
+
+    Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV 2019).
+    """
+    channels = [3, 16, 32, width, width, width]
+    layers = [
+        nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
+        for a, b, stride in zip(channels, channels[1:], (2, 2, 2, 1, 1), strict=False)
+    ]
+    backbone: Any = nn.Sequential(*layers)
+    backbone.out_channels = width
+    anchors = AnchorGenerator(sizes=((64,),), aspect_ratios=((1.0,),))
+    network = FCOS(
+        backbone,
+        num_classes,
+        min_size=240,
+        max_size=640,
+        anchor_generator=anchors,
+        head=FCOSHead(width, 1, num_classes, num_convs=2),
+        center_sampling_radius=2.5,
+        score_thresh=0.05,
+        nms_thresh=0.6,
+    )
+    return network
+
+
+def index_of(category: str, categories: Sequence[str]) -> int:
+    """The label of a category's name. ValueError names the nearest ones."""
+    if category not in categories:
+        raise ValueError(f"classes: {category} is unknown, nearest: {_nearest(category, list(categories))}")
+    return list(categories).index(category)
+
+
+def save_detector(network: nn.Module, name: str, categories: Sequence[str], path: Path) -> None:
+    """Write weights, name and categories as safetensors."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_file(tensors, path, {"options": json.dumps({"name": name, "categories": list(categories)})})
+
+
+def load_detector(path: str | Path) -> tuple[nn.Module, list[str]]:
+    """The network and categories that `save_detector` wrote. ValueError where the file is not such a one."""
+    try:
+        with safe_open(path, "pt") as file:
+            options = json.loads(file.metadata()["options"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        network, categories = build(options["name"], None, options["categories"])
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        wanted = "expected a checkpoint as scripts/train.py task=detector writes it"
+        raise ValueError(f"{path}: {wanted} ({reason})") from error
+    return network, categories
+
+
+def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
+    enum = get_model_weights(name)
+    if weights not in enum.__members__:
+        raise ValueError(f"detector.weights: {weights} is unknown, expected one of {', '.join(enum.__members__)}")
+    chosen = enum[weights]
+    try:
+        network = get_model_builder(name)(weights=chosen, weights_backbone=None)
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
+        raise ValueError(
+            f"{name}: its weights could not be downloaded ({error}): put them at {file}, or give "
+            "detector.checkpoint=FILE (scripts/train.py task=detector makes one), or detections=FILE"
+        ) from error
+    return network, list(chosen.meta["categories"])
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    return ", ".join(difflib.get_close_matches(word, known, 3, 0) or known[:3])
