@@ -6,7 +6,7 @@
         tracks = tracker.update(detector(frame.image), time=frame.time)
         show(draw(frame.image, tracks))
 
-A detector finds boxes in each frame, a GRU motion model predicts where each tracked object goes, and the tracker decides
+A detector finds boxes in each frame, a GRU motion model predicts where each object goes, and the tracker decides
 which box is whose. Boxes are xyxy pixels, time is seconds, images are uint8 RGB (3, H, W).
 """
 

@@ -81,7 +81,7 @@ def build(name: str, weights: str | None, categories: Sequence[str] | None = Non
     return get_model_builder(name)(weights=None, weights_backbone=None, num_classes=len(categories)), categories
 
 
-def small_fcos(num_classes: int, width: int = 48) -> FCOS:
+def small_fcos(num_classes: int, width: int = 64) -> FCOS:
     """torchvision's FCOS on five convolutions with one map of stride 8: small pictures, a CPU, trained in a minute.
 
     Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV 2019).
