@@ -1,5 +1,6 @@
 """Train the motion model or the detector: python scripts/train.py task=motion|detector data.root=DIR."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from track.plot import plot_curves
 @refusing
 def main(cfg: DictConfig) -> None:
     """Fit what the task's config builds, export the best weights, draw the curves."""
+    train(cfg)
+
+
+def train(cfg: DictConfig) -> None:
+    """Train by a composed config; prints where weights and curves are."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning|torch")
     lightning.seed_everything(cfg.seed, verbose=False)
     output = Path(cfg.output_dir)
