@@ -6,6 +6,7 @@ import hydra
 import motmetrics
 import pandas as pd
 from omegaconf import DictConfig
+from predict import predict
 from refuse import refusing
 from rich.console import Console
 from rich.table import Table
@@ -21,9 +22,9 @@ def main(cfg: DictConfig) -> None:
     """Print the chosen evaluator's figures and write them to `output_dir` as CSV."""
     if cfg.evaluator not in ("trackeval", "motmetrics"):
         raise ValueError(f"evaluator: expected trackeval or motmetrics, got {cfg.evaluator}")
-    if cfg.predictions is None:
-        raise ValueError("predictions: expected a folder of result files")
-    pairs = read_pairs(find_sequences(str(cfg.truth), cfg.split), Path(str(cfg.predictions)))
+    sequences = find_sequences(str(cfg.truth), cfg.split)
+    folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
+    pairs = read_pairs(sequences, folder)
     if cfg.evaluator == "trackeval":
         figures, file = score(pairs), Path(cfg.output_dir) / "metrics.csv"
         print_figures(figures)

@@ -87,7 +87,6 @@ def test_every_refusal_is_one_line_that_says_what_was_expected(evaluate, folder,
     broken.mkdir()
     (broken / "left.txt").write_text("1,1,0,0,5,5,1,-1,-1,-1\n1,2,zero,0,5,5,1,-1,-1,-1\n")
     refusals = {
-        "predictions=null": "predictions: expected a folder of result files",
         f"predictions={folder}/nowhere": "left.txt: no such file, expected the results of left",
         f"predictions={broken}": "left.txt, line 2: expected comma-separated numbers",
         "evaluator=mine": "evaluator: expected trackeval or motmetrics, got mine",

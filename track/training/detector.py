@@ -11,6 +11,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from track.detector import build, load_detector, save_detector
 from track.training.frames import Target
+from track.training.schedule import warmup_cosine
 
 Batch = tuple[list[Tensor], list[Target]]
 CATEGORIES = ("__background__", "person")
@@ -57,11 +58,11 @@ class DetectorModule(lightning.LightningModule):
         self.precision.reset()
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
-        """AdamW, one cycle with warm-up over the whole run."""
+        """AdamW, warm-up and cosine over the whole run."""
         weights = [p for p in self.network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps, pct_start=0.15)
+        schedule = warmup_cosine(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def export(self, folder: Path) -> Path:

@@ -12,6 +12,7 @@ from torchvision.ops import box_convert
 from track.metrics import score_motmetrics
 from track.motion import Kalman, Motion, Recurrent, load_motion, save_motion
 from track.tracker import Tracker
+from track.training.schedule import warmup_cosine
 from track.training.trajectories import HORIZONS, Batch, TrajectoryData
 
 
@@ -69,10 +70,10 @@ class MotionModule(lightning.LightningModule):
             self.log_dict({"val/mota": overall["mota"], "val/idf1": overall["idf1"]}, prog_bar=True)
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
-        """AdamW, one cycle over the whole run."""
+        """AdamW, warm-up and cosine over the whole run."""
         optimizer = torch.optim.AdamW(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps, pct_start=0.1)
+        schedule = warmup_cosine(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def export(self, folder: Path) -> Path:

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import torch
+
+from track.draw import Trails, colour_of, draw
+from track.plot import plot_curves, plot_trajectories
+from track.structures import Tracks
+from track.video import frames
+
+IMAGE = torch.full((3, 120, 160), 90, dtype=torch.uint8)
+TRACKS = Tracks.from_rows([[40, 50, 70, 100, 0.9, 1, 7]])
+
+
+def test_a_box_is_drawn_in_its_ids_colour_and_the_input_stays() -> None:
+    picture = draw(IMAGE, TRACKS)
+    assert tuple(picture[:, 100, 55].tolist()) == colour_of(7)
+    assert tuple(picture[:, 75, 55].tolist()) == (90, 90, 90)
+    assert (IMAGE == 90).all()
+
+
+def test_neighbouring_ids_have_colours_far_apart() -> None:
+    colours = [colour_of(identity) for identity in range(12)]
+    distances = [max(abs(a - b) for a, b in zip(colours[i], colours[i + 1], strict=True)) for i in range(11)]
+    assert min(distances) > 60
+
+
+def test_a_trail_follows_the_feet_and_fades_away() -> None:
+    trails = Trails(length=5)
+    for shift in range(20):
+        trails.add(Tracks.from_rows([[40 + 2 * shift, 50, 70 + 2 * shift, 100, 0.9, 1, 7]]))
+    assert list(trails.points[7]) == [(55 + 2 * shift, 100) for shift in range(15, 20)]
+    for _ in range(6):
+        trails.add(Tracks.empty())
+    assert trails.points == {}
+
+
+def test_trajectories_are_drawn_in_their_ids_colour(tmp_path: Path) -> None:
+    results = [Tracks.from_rows([[x, 50, x + 20, 100, 0.9, 1, 7]]) for x in range(0, 100, 5)]
+    plot_trajectories(tmp_path / "plot.png", results, IMAGE)
+    picture = next(frames(tmp_path)).image
+    near = (picture.int() - torch.tensor(colour_of(7))[:, None, None]).abs().amax(0) < 12
+    assert near.sum() > 500
+
+
+def test_curves_are_drawn_from_lightnings_csv(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/map\n0,0,3.0,\n0,1,2.0,\n0,1,,0.5\n")
+    plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert next(frames([tmp_path / "curves.png"])).image.float().std() > 5

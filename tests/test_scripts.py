@@ -1,0 +1,102 @@
+"""The commands as a user calls them: their configs composed, their functions run, their refusals read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from track.mot import find_sequences, read_tracks, write_detections
+from track.synthetic import make_dataset
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(script: str, *overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *overrides]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two drawn sequences with their ground truth as detections."""
+    root = make_dataset(tmp_path_factory.mktemp("streets"), 2, 25, seed=4)
+    for sequence in find_sequences(root):
+        write_detections(sequence.path / "det" / "det.txt", sequence.truth())
+    return root
+
+
+def test_predict_then_evaluate_scores_perfect_detections_highly(streets: Path, tmp_path: Path) -> None:
+    done = call(
+        "predict", f"source={streets}", "detections=det/det.txt", "tracker=kalman", "output_dir=out", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    scored = call("evaluate", f"truth={streets}", "predictions=out", "output_dir=score", cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    rows = dict(line.split(",", 1) for line in (tmp_path / "score" / "metrics.csv").read_text().splitlines())
+    assert rows["sequence"] == "HOTA,DetA,AssA,MOTA,IDF1,IDSW,FP,FN,Frag,MT,ML"
+    assert list(rows) == ["sequence", "street-04-00", "street-04-01", "OVERALL"]
+    assert float(rows["OVERALL"].split(",")[3]) > 85
+
+
+def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_path: Path) -> None:
+    done = call(
+        "train", "task=motion", f"data.root={streets}", "data.held_out=[street-04-01]", "data.detections=det/det.txt",
+        "trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "weights: run/motion.safetensors" in done.stdout
+    assert "val/mota" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+    weights = "tracker.motion.path=run/motion.safetensors"
+    tracked = call("predict", f"source={streets}", "detections=det/det.txt", weights, "output_dir=out", cwd=tmp_path)
+    assert tracked.returncode == 0, tracked.stderr
+    resumed = call(
+        "train", "task=motion", f"data.root={streets}", "data.held_out=[street-04-01]", "data.detections=det/det.txt",
+        "trainer.max_epochs=2", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run",
+        "ckpt_path=last", cwd=tmp_path,
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    assert "\n1," in (tmp_path / "run" / "metrics.csv").read_text()
+
+
+def test_a_bad_sequence_stops_with_one_line_and_leaves_what_was_written(streets: Path, tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "data", 2, 5, seed=4)
+    for sequence, text in zip(find_sequences(root), ("1,-1,10,10,20,40,0.9\n", "1,-1,10,10,20,nan,0.9\n"), strict=True):
+        (sequence.path / "det").mkdir()
+        (sequence.path / "det" / "det.txt").write_text(text)
+    done = call("predict", f"source={root}", "detections=det/det.txt", "tracker=kalman", "output_dir=out", cwd=tmp_path)
+    assert done.returncode == 1
+    error = done.stderr.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].endswith("street-04-01/det/det.txt, line 1: expected finite numbers")
+    assert len(read_tracks(tmp_path / "out" / "street-04-00.txt", 5)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "overrides", "message"),
+    [
+        ("predict", ["source=absent", "detections=det/det.txt"], "absent: no such folder"),
+        ("predict", ["source=.", "detections=det/det.txt"], ".: no sequences below it"),
+        ("predict", ["source=.", "detector.name=nonsense"], "detector.name: nonsense is unknown, nearest: "),
+        ("train", ["task=motion"], "Missing mandatory value: data.root"),
+        ("demo", ["source=absent.mp4", "detections=x.txt", "output=o.mp4"], "absent.mp4: no such file"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_1(
+    tmp_path: Path, script: str, overrides: list[str], message: str
+) -> None:
+    done = call(script, *overrides, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
+
+
+def test_demo_writes_a_video_with_every_frame(streets: Path, tmp_path: Path) -> None:
+    sequence = find_sequences(streets)[0].path
+    found = f"detections={sequence / 'det/det.txt'}"
+    done = call("demo", f"source={sequence / 'img1'}", found, "tracker=kalman", "output=out.mp4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "25 frames" in done.stdout
+    from track.video import frames
+
+    assert len(list(frames(tmp_path / "out.mp4"))) == 25

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from track.motion import Kalman
+from track.synthetic import make_dataset
+from track.training.motion import MotionModule, _pair_iou, _unroll, laplace_loss
+from track.training.trajectories import HORIZONS, Trajectories, Trajectory, TrajectoryData
+
+
+def line(speed: float, frames: int = 80) -> Trajectory:
+    """A box that walks to the right at so many pixels a frame."""
+    boxes = torch.tensor([[100.0, 100, 40, 80]]).repeat(frames, 1)
+    boxes[:, 0] += speed * torch.arange(frames)
+    columns = boxes.double().numpy(), boxes.double().numpy(), torch.ones(frames).double().numpy()
+    return Trajectory(*columns, torch.eye(3).double().repeat(frames, 1, 1).numpy(), 30.0)
+
+
+def batch_of(trajectories: list[Trajectory]) -> dict[str, torch.Tensor]:
+    data = Trajectories(trajectories, observations=12, augment=False)
+    return torch.utils.data.default_collate([data[i] for i in range(len(data))])
+
+
+def test_a_stretch_holds_the_truth_at_every_horizon() -> None:
+    item = Trajectories([line(2.0)], observations=12, augment=False)[0]
+    ahead = item["targets"][3, :, 0] - item["boxes"][3, 0]
+    assert ahead.tolist() == [2.0 * frames for frames in HORIZONS]
+    torch.testing.assert_close(item["ahead"][0], torch.tensor(HORIZONS) / 30)
+
+
+def test_missed_frames_are_absent_and_their_time_elapses() -> None:
+    walk = line(2.0)
+    walk.seen[3:6] = float("nan")
+    item = Trajectories([walk], observations=12, augment=False)[0]
+    assert item["valid"].sum() == 9
+    torch.testing.assert_close(item["elapsed"][:5], torch.tensor([0, 1, 1, 4, 1]) / 30)
+
+
+@pytest.mark.parametrize(("sigma", "loss"), [(2**0.5, 1.0), (2 * 2**0.5, 0.5 + 0.6931472)])
+def test_the_loss_is_laplaces(sigma: float, loss: float) -> None:
+    target = torch.tensor([[0.0, 0, 1, 1]])
+    value = laplace_loss(target + 1.0, torch.full((1, 4), sigma), target)
+    assert value.item() == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_a_trained_network_beats_the_kalman_filter_on_straight_lines(cell: str) -> None:
+    torch.manual_seed(0)
+    batch = batch_of([line(speed) for speed in (-6.0, -3, -1, 1, 3, 6)])
+    network = MotionModule(cell).network
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(60):
+        state, target, _ = _unroll(network, batch)
+        optimizer.zero_grad()
+        laplace_loss(*network.locate(state), target).backward()
+        optimizer.step()
+    ious = []
+    for motion in (network.eval(), Kalman()):
+        state, target, _ = _unroll(motion, batch)
+        truth = torch.cat([target[:, :2] - target[:, 2:] / 2, target[:, :2] + target[:, 2:] / 2], 1)
+        ious.append(_pair_iou(motion.boxes(state), truth).mean().item())
+    assert ious[0] > ious[1] + 0.02
+
+
+def test_held_out_sequences_are_never_trained_on(tmp_path: Path) -> None:
+    make_dataset(tmp_path, 3, 20, seed=0)
+    data = TrajectoryData(str(tmp_path), held_out=["street-00-01"])
+    data.setup("fit")
+    assert [s.name for s in data.held_out_sequences] == ["street-00-01"]
+    everything = TrajectoryData(str(tmp_path), held_out=["street-00-00", "street-00-02"])
+    everything.setup("fit")
+    assert len(data.train.trajectories) == len(everything.val.trajectories)
