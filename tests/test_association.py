@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from track.association import Byte, Candidates, assign, iou
+from track.association import Byte, Candidates, assign, height_iou, iou
 from track.structures import Detections
 
 
@@ -45,6 +45,12 @@ def test_assignment_of_nothing_is_nothing() -> None:
 def test_iou_is_impossible_across_classes() -> None:
     found = Detections.from_rows([[0, 0, 10, 10, 0.9, 1], [0, 0, 10, 5, 0.9, 1], [0, 0, 10, 10, 0.9, 2]])
     assert iou(make_tracks([[0, 0, 10, 10]]), found).tolist() == [[1, 0.5, -torch.inf]]
+
+
+def test_height_iou_prefers_the_same_height() -> None:
+    found = Detections.from_rows([[5, 0, 15, 10, 0.9, 1], [0, 5, 10, 15, 0.9, 1], [0, 0, 10, 10, 0.9, 2]])
+    values = height_iou(make_tracks([[0, 0, 10, 10]]), found)[0]
+    torch.testing.assert_close(values, torch.tensor([1 / 3, 1 / 9, -torch.inf]))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,20 @@ class Association(Protocol):
 def iou(tracks: Candidates, detections: Detections) -> Tensor:
     """(T, D) intersection over union of predicted and detected boxes, -inf across classes."""
     overlap = box_iou(tracks.boxes, detections.boxes).nan_to_num(0.0)
-    return overlap.masked_fill(tracks.labels[:, None] != detections.labels, -torch.inf)
+    return _within_class(overlap, tracks, detections)
+
+
+def height_iou(tracks: Candidates, detections: Detections) -> Tensor:
+    """(T, D) IoU times the overlap of the vertical extents, which tells people at different depths apart.
+
+    Yang et al., "Hybrid-SORT: Weak Cues Matter for Online Multi-Object Tracking" (AAAI 2024).
+    """
+    top, bottom = tracks.boxes[:, 1::2, None].unbind(1)
+    above, below = detections.boxes[:, 1::2].unbind(1)
+    shared = (torch.minimum(bottom, below) - torch.maximum(top, above)).clamp(min=0)
+    heights = shared / (torch.maximum(bottom, below) - torch.minimum(top, above)).clamp(min=1e-6)
+    overlap = box_iou(tracks.boxes, detections.boxes).nan_to_num(0.0)
+    return _within_class(overlap * heights, tracks, detections)
 
 
 def assign(affinity: Tensor, minimum: float) -> tuple[Tensor, Tensor]:
@@ -72,7 +85,7 @@ class Byte:
 
     def __init__(
         self,
-        affinity: Affinity = iou,
+        affinity: Affinity = height_iou,
         high_score: float = 0.6,
         min_first: float = 0.1,
         min_second: float = 0.5,
@@ -104,3 +117,7 @@ class Byte:
             free_tracks[rows[i]] = False
             free[columns[j]] = False
         return torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs])
+
+
+def _within_class(affinity: Tensor, tracks: Candidates, detections: Detections) -> Tensor:
+    return affinity.masked_fill(tracks.labels[:, None] != detections.labels, -torch.inf)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from track.association import Association, Byte, Candidates
-from track.motion import Kalman, Motion
+from track.motion import Motion, load_motion
 from track.structures import Detections, Tracks
 
 
@@ -31,7 +31,7 @@ class Memory:
 class Tracker:
     """Follows every object: feed it the detections of each frame in order, get back the tracks.
 
-    motion: predicts boxes. association: decides pairs. new_score: a detection of at least this score starts a track.
+    motion: predicts boxes (default: the shipped GRU). association: decides pairs. new_score: a detection of at least this score starts a track.
     min_hits: detections before a track is reported (those of the very first frame are at once). max_age: seconds
     without a detection after which a track ends. frame_rate: assumed where `update` is not told the time.
     """
@@ -47,7 +47,7 @@ class Tracker:
         max_age: float = 1.0,
         frame_rate: float = 30.0,
     ) -> None:
-        self.motion: Motion = motion or Kalman()
+        self.motion: Motion = motion or load_motion()
         self.association: Association = association or Byte()
         self.min_score, self.new_score = min_score, new_score
         self.min_hits, self.max_age, self.frame_rate = min_hits, max_age, frame_rate
