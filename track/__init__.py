@@ -1,6 +1,6 @@
 """Follow every object through a video.
 
-    from track import Detector, Tracker, frames, draw
+    from track import Detector, Tracker, draw, frames, show
     detector, tracker = Detector(), Tracker()
     for frame in frames("street.mp4"):          # webcam index, file, folder, URL
         tracks = tracker.update(detector(frame.image), time=frame.time)
