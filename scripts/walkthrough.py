@@ -28,7 +28,7 @@ OUT = HOME / "outputs" / "walkthrough"
 INI = "[Sequence]\nname={0}\nframeRate=25\nseqLength={1}\nimWidth=640\nimHeight=480\n"
 SMALL = ["model.name=small_fcos", "model.weights=null", "model.learning_rate=4e-3", "data.batch_size=8"]
 SHORT = ["trainer.max_epochs=7", "trainer.check_val_every_n_epoch=7", "data.every=3", "data.val_fraction=0.1"]
-MOTION = ["trainer.max_epochs=4", "trainer.limit_train_batches=25", "trainer.check_val_every_n_epoch=4"]
+MOTION = ["trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40"]
 
 
 def main() -> None:

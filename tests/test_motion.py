@@ -60,8 +60,7 @@ def test_an_untrained_network_is_the_kalman_filter(cell: str) -> None:
     network, kalman = Recurrent(cell), Kalman()
     ahead = torch.tensor([0.0, 0.1, 1.0])
     state, expected = network.predict(follow(network), ahead), kalman.predict(follow(kalman), ahead)
-    torch.testing.assert_close(network.boxes(state), kalman.boxes(expected))
-    torch.testing.assert_close(network.sigma(state), kalman.sigma(expected))
+    torch.testing.assert_close(network.locate(state), kalman.locate(expected))
 
 
 def trained_like(cell: str = "gru") -> Recurrent:
@@ -77,31 +76,29 @@ def test_what_the_network_predicts_scales_and_moves_with_the_picture(cell: str) 
     network = trained_like(cell)
     zoomed = torch.tensor([[2.0, 0, 50], [0, 2, -30]])
     state = network.predict(follow(network), torch.full((3,), 0.2))
-    boxes, warped = network.boxes(state), network.boxes(network.warp(state, zoomed))
-    torch.testing.assert_close(warped, boxes * 2 + torch.tensor([50.0, -30, 50, -30]), rtol=1e-4, atol=1e-2)
-    torch.testing.assert_close(
-        network.sigma(network.warp(state, zoomed)), 2 * network.sigma(state), rtol=1e-3, atol=1e-3
-    )
+    (position, sigma), (moved, spread) = network.locate(state), network.locate(network.warp(state, zoomed))
+    torch.testing.assert_close(moved, position * 2 + torch.tensor([50.0, -30, 0, 0]), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(spread, 2 * sigma, rtol=1e-3, atol=1e-3)
 
 
 def test_tracks_do_not_see_each_other() -> None:
     network = trained_like()
     state = follow(network)
-    torch.testing.assert_close(network.boxes(state[[2, 0]]), network.boxes(state)[[2, 0]])
+    torch.testing.assert_close(network.locate(state[[2, 0]])[0], network.locate(state)[0][[2, 0]])
 
 
 @pytest.mark.parametrize("motion", [Kalman(), Recurrent(), Recurrent("lstm")])
 def test_no_tracks_flow_through(motion: Motion) -> None:
     none = torch.zeros(0, 4)
     state = motion.update(motion.predict(motion.start(none, none[:, 0]), none[:, 0]), none, none[:, 0])
-    assert motion.boxes(state).shape == motion.sigma(state).shape == (0, 4)
+    assert [part.shape for part in motion.locate(state)] == [(0, 4), (0, 4)]
 
 
 def test_weights_survive_a_round_trip(tmp_path: Path) -> None:
     network = trained_like("lstm")
     save_motion(network, tmp_path / "m.safetensors")
     back = load_motion(tmp_path / "m.safetensors")
-    torch.testing.assert_close(back.boxes(follow(back)), network.boxes(follow(network)))
+    torch.testing.assert_close(back.locate(follow(back)), network.locate(follow(network)))
 
 
 def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:

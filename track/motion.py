@@ -40,12 +40,8 @@ class Motion(Protocol):
         """States in the pixels of the next frame; camera is a (2, 3) affine from the previous one's."""
         ...
 
-    def boxes(self, state: Tensor) -> Tensor:
-        """(N, 4) xyxy boxes as the state has them now."""
-        ...
-
-    def sigma(self, state: Tensor) -> Tensor:
-        """(N, 4) standard deviations of centre x, centre y, width and height, pixels."""
+    def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the state has the boxes now: (N, 4) centre x, centre y, width, height and their deviations, pixels."""
         ...
 
 
@@ -109,13 +105,9 @@ class Kalman:
         table[:, :, 2:] *= zoom**2
         return table.flatten(1)
 
-    def boxes(self, state: Tensor) -> Tensor:
+    def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """See `Motion`."""
-        return box_convert(state[:, 0 : self.size : 5], "cxcywh", "xyxy")
-
-    def sigma(self, state: Tensor) -> Tensor:
-        """See `Motion`."""
-        return state[:, 2 : self.size : 5].clamp(min=0).sqrt()
+        return state[:, 0 : self.size : 5], state[:, 2 : self.size : 5].clamp(min=0).sqrt()
 
 
 def _size(position: Tensor) -> Tensor:
@@ -181,18 +173,10 @@ class Recurrent(nn.Module):
         last = torch.cat([last[:, :2] @ camera[:, :2].T + camera[:, 2], last[:, 2:] * zoom], 1)
         return torch.cat([self.kalman.warp(filtered, camera), since, last, memory], 1)
 
-    def boxes(self, state: Tensor) -> Tensor:
-        """See `Motion`."""
-        return box_convert(self.locate(state)[0], "cxcywh", "xyxy")
-
-    def sigma(self, state: Tensor) -> Tensor:
-        """See `Motion`."""
-        return self.locate(state)[1]
-
     def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 4) expected centre x, centre y, width, height and (N, 4) their standard deviations, pixels."""
-        position, last = state[:, 0 : Kalman.size : 5], state[:, Kalman.size + 1 : Kalman.size + 5]
-        sigma, memory = self.kalman.sigma(state), state[:, -self.cell.hidden_size :]
+        """See `Motion`."""
+        position, sigma = self.kalman.locate(state)
+        last, memory = state[:, Kalman.size + 1 : Kalman.size + 5], state[:, -self.cell.hidden_size :]
         stay, shift, stretch = self.head(torch.cat([memory, self._context(state)], 1)).chunk(3, 1)
         moved = position + stay * (last - position) + shift * sigma
         return torch.cat([moved[:, :2], moved[:, 2:].clamp(min=1.0)], 1), sigma * stretch.clamp(-4, 4).exp()
@@ -200,10 +184,10 @@ class Recurrent(nn.Module):
     def _features(self, state: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
         """(N, FEATURES) an observation as the cell reads it, relative to size and elapsed time."""
         filtered, since, last, _ = state.split(self.parts, 1)
-        position, velocity = filtered[:, 0::5], filtered[:, 1::5]
+        (position, sigma), velocity = self.kalman.locate(filtered), filtered[:, 1::5]
         seen, size = box_convert(boxes, "xyxy", "cxcywh"), _size(last)
         steps = (since * STEPS_PER_SECOND).clamp(min=0.2)
-        surprise = (seen - position) / self.kalman.sigma(filtered).clamp(min=1e-3)
+        surprise = (seen - position) / sigma.clamp(min=1e-3)
         columns = [10 * (seen - last) / size / steps, 10 * (seen - position) / size, surprise, 10 * velocity / size]
         shape = (size[:, :1] / size[:, 1:2]).log()
         return torch.cat([*columns, steps.log(), scores[:, None], shape], 1).clamp(-5, 5)
@@ -211,8 +195,8 @@ class Recurrent(nn.Module):
     def _context(self, state: Tensor) -> Tensor:
         """(N, CONTEXT) what the head reads beside the memory: elapsed time and the filter's own prediction."""
         filtered, since, last, _ = state.split(self.parts, 1)
-        position, velocity, size = filtered[:, 0::5], filtered[:, 1::5], _size(last)
-        sigma = self.kalman.sigma(filtered).clamp(min=1e-3)
+        (position, sigma), velocity, size = self.kalman.locate(filtered), filtered[:, 1::5], _size(last)
+        sigma = sigma.clamp(min=1e-3)
         steps = since * STEPS_PER_SECOND
         time = torch.cat([steps.log1p(), (-steps).exp()], 1)
         return torch.cat([time, (last - position) / sigma, velocity / size * 10, (sigma / size).log()], 1).clamp(-5, 5)

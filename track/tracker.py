@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from track.association import Association, Byte, Candidates
 from track.motion import Motion, load_motion
@@ -31,9 +32,10 @@ class Memory:
 class Tracker:
     """Follows every object: feed it the detections of each frame in order, get back the tracks.
 
-    motion: predicts boxes (default: the shipped GRU). association: decides pairs. new_score: a detection of at least this score starts a track.
-    min_hits: detections before a track is reported (those of the very first frame are at once). max_age: seconds
-    without a detection after which a track ends. frame_rate: assumed where `update` is not told the time.
+    motion: predicts boxes; by default the shipped GRU. association: decides pairs. new_score: a detection of at least
+    this score starts a track. min_hits: detections before a track is reported (those of the very first frame are at
+    once). max_age: seconds without a detection after which a track ends. frame_rate: assumed where `update` is not told
+    the time.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Tracker:
         detections = detections[detections.scores >= self.min_score]
         memory = self._advance(elapsed, camera)
         rows, columns = self.association(self._candidates(memory, elapsed), detections)
-        memory = self._observe(memory, rows, detections[columns], first)
+        memory = self._observe(memory, rows, detections[columns])
         alive = (memory.missed <= self.max_age) & (memory.confirmed | (memory.missed == 0))
         unmatched = torch.ones(len(detections), dtype=torch.bool)
         unmatched[columns] = False
@@ -95,10 +97,11 @@ class Tracker:
         return replace(memory, state=state, missed=memory.missed + elapsed)
 
     def _candidates(self, memory: Memory, elapsed: float) -> Candidates:
-        boxes, sigma = self.motion.boxes(memory.state), self.motion.sigma(memory.state)
+        position, sigma = self.motion.locate(memory.state)
+        boxes = box_convert(position, "cxcywh", "xyxy")
         return Candidates(boxes, sigma, memory.labels, memory.confirmed, memory.missed <= elapsed)
 
-    def _observe(self, memory: Memory, rows: Tensor, seen: Detections, first: bool) -> Memory:
+    def _observe(self, memory: Memory, rows: Tensor, seen: Detections) -> Memory:
         state, scores = memory.state.clone(), memory.scores.clone()
         hits, missed = memory.hits.clone(), memory.missed.clone()
         state[rows] = self.motion.update(state[rows], seen.boxes, seen.scores)
@@ -119,7 +122,8 @@ class Tracker:
 
     def _report(self, memory: Memory) -> Tracks:
         memory = memory[memory.confirmed & (memory.missed == 0)]
-        return Tracks(self.motion.boxes(memory.state), memory.scores, memory.labels, memory.ids)
+        boxes = box_convert(self.motion.locate(memory.state)[0], "cxcywh", "xyxy")
+        return Tracks(boxes, memory.scores, memory.labels, memory.ids)
 
 
 def _cat(a: Memory, b: Memory) -> Memory:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.ops import box_convert
 
 from track.motion import Kalman
 from track.synthetic import make_dataset
@@ -58,8 +59,8 @@ def test_a_trained_network_beats_the_kalman_filter_on_straight_lines(cell: str) 
     ious = []
     for motion in (network.eval(), Kalman()):
         state, target, _ = _unroll(motion, batch)
-        truth = torch.cat([target[:, :2] - target[:, 2:] / 2, target[:, :2] + target[:, 2:] / 2], 1)
-        ious.append(_pair_iou(motion.boxes(state), truth).mean().item())
+        boxes, truth = (box_convert(rows, "cxcywh", "xyxy") for rows in (motion.locate(state)[0], target))
+        ious.append(_pair_iou(boxes, truth).mean().item())
     assert ious[0] > ious[1] + 0.02
 
 

@@ -50,7 +50,8 @@ class MotionModule(lightning.LightningModule):
         self.log("val/loss", laplace_loss(*self.network.locate(state), target), batch_size=len(target))
         truth = box_convert(target, "cxcywh", "xyxy")
         for name, motion in (("", self.network), ("kalman_", Kalman())):
-            overlap = _pair_iou(motion.boxes(_unroll(motion, batch)[0]), truth)
+            position = motion.locate(_unroll(motion, batch)[0])[0]
+            overlap = _pair_iou(box_convert(position, "cxcywh", "xyxy"), truth)
             for frames in (1, 8, 30):
                 rows = overlap[horizon == HORIZONS.index(frames)]
                 self.log(f"val/{name}iou_{frames}", rows.mean(), batch_size=len(rows), prog_bar=frames == 1)
