@@ -1,12 +1,15 @@
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from track.mot import find_sequences
 from track.synthetic import make_dataset
 from track.training.detector import DetectorModule
-from track.training.frames import Example, FramesData, Pictures, penn_fudan
+from track.training.frames import Example, FramesData, Pictures, penn_fudan, sequence_examples
+from track.video import VideoWriter, frames
 
 ROW = 'Bounding box for object 1 "PASpersonWalking" (Xmin, Ymin) - (Xmax, Ymax) : (11, 21) - (31, 61)\n'
 
@@ -63,3 +66,18 @@ def test_the_small_detector_learns_two_pictures(tmp_path: Path) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_frames_of_a_video_get_their_own_boxes(tmp_path: Path) -> None:
+    make_dataset(tmp_path, 1, 12, seed=6)
+    sequence = find_sequences(tmp_path)[0]
+    with VideoWriter(sequence.path / "video.mp4", 15) as video:
+        for frame in frames(sequence.path / "img1"):
+            video.write(frame.image)
+    drawn = Pictures(sequence_examples(sequence, every=5), augment=False)
+    shutil.rmtree(sequence.path / "img1")
+    filmed = Pictures(sequence_examples(sequence, every=5), augment=False)
+    assert [example.number for example in filmed.examples] == [1, 6, 11]
+    for (a, x), (b, y) in zip((drawn[i] for i in range(3)), (filmed[i] for i in range(3)), strict=True):
+        assert x["boxes"].tolist() == y["boxes"].tolist()
+        assert (a - b).abs().mean() < 0.03

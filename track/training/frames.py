@@ -46,7 +46,7 @@ class Pictures(Dataset[tuple[Tensor, Target]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         example = self.examples[index]
         if index not in self.images:
-            self.images[index] = _decode(example)
+            self._decode(index)
         image, boxes = self.images[index].float() / 255, _inside(example.boxes, self.images[index])
         if self.augment and torch.rand(()) < 0.5:
             width = image.shape[2]
@@ -59,6 +59,18 @@ class Pictures(Dataset[tuple[Tensor, Target]]):
                 0, 1
             )
         return image, {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.long)}
+
+    def _decode(self, index: int) -> None:
+        """Keep an image; of a video, every frame that is wanted, since it is read from its start."""
+        file = self.examples[index].file
+        if self.examples[index].number:
+            wanted = {e.number: i for i, e in enumerate(self.examples) if e.file == file}
+            self.images |= {wanted[f.number]: f.image for f in frames(file) if f.number in wanted}
+            return
+        try:
+            self.images[index] = decode_image(str(file), ImageReadMode.RGB)
+        except RuntimeError as error:
+            raise ValueError(f"{file}: expected an image that can be read ({error})") from error
 
 
 class FramesData(lightning.LightningDataModule):
@@ -77,7 +89,9 @@ class FramesData(lightning.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Find every picture and its boxes."""
-        groups = penn_fudan(self.root) or [_examples(s, self.every) for s in find_sequences(self.root, self.split)]
+        groups = penn_fudan(self.root) or [
+            sequence_examples(s, self.every) for s in find_sequences(self.root, self.split)
+        ]
         cut = len(groups) - max(1, round(self.val_fraction * len(groups)))
         if cut < 1:
             raise ValueError(f"{self.root}: expected at least two sequences, one to validate on")
@@ -112,7 +126,8 @@ def _annotated(folder: Path, text: Path) -> Example:
     return Example(file, 0, torch.tensor(rows).float())
 
 
-def _examples(sequence: Sequence, every: int) -> list[Example]:
+def sequence_examples(sequence: Sequence, every: int) -> list[Example]:
+    """Each `every`-nth frame of a sequence with its considered persons, from its images or else its video."""
     images, video = sequence.images(), sequence.video()
     if images is None and video is None:
         raise ValueError(f"{sequence.path}: expected {sequence.image_dir}/ or a video file to train a detector on")
@@ -123,15 +138,6 @@ def _examples(sequence: Sequence, every: int) -> list[Example]:
             file, number = (images[index], 0) if images else (video or sequence.path, sequence.first + index)
             result.append(Example(file, number, boxes))
     return result
-
-
-def _decode(example: Example) -> Tensor:
-    if example.number:
-        return next(frame.image for frame in frames(example.file) if frame.number == example.number)
-    try:
-        return decode_image(str(example.file), ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise ValueError(f"{example.file}: expected an image that can be read ({error})") from error
 
 
 def _inside(boxes: Tensor, image: Tensor) -> Tensor:
