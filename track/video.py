@@ -43,7 +43,8 @@ def frames(source: str | int | Path | list[Path], frame_rate: float = 30.0) -> I
 
 
 def frame_count(source: str | int | Path) -> int | None:
-    """How many frames a file or folder says it has; None for a camera or stream."""
+    """How many frames a file or folder says it has; None for a camera or stream. ValueError where there is no such."""
+    _is_camera(source)
     if Path(str(source)).is_dir():
         return sum(f.suffix.lower() in IMAGES for f in Path(str(source)).iterdir())
     count = int(_property(source, cv2.CAP_PROP_FRAME_COUNT)) if Path(str(source)).is_file() else 0
@@ -145,13 +146,19 @@ def _capture(source: str | int | Path) -> Iterator[Frame]:
 
 
 def _open(source: str | int | Path) -> cv2.VideoCapture:
-    camera = str(source).isdigit()
-    if not camera and "://" not in str(source) and not Path(str(source)).exists():
-        raise ValueError(f"{source}: no such file")
+    camera = _is_camera(source)
     video = cv2.VideoCapture(int(str(source)) if camera else str(source))
     if not video.isOpened():
         raise ValueError(f"camera {source}: not there" if camera else f"{source}: expected a video")
     return video
+
+
+def _is_camera(source: str | int | Path) -> bool:
+    """Whether the source is a camera's index. ValueError where it is a file that does not exist."""
+    camera = str(source).isdigit()
+    if not camera and "://" not in str(source) and not Path(str(source)).exists():
+        raise ValueError(f"{source}: no such file")
+    return camera
 
 
 def _property(source: str | int | Path, name: int) -> float:
