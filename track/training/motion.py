@@ -39,19 +39,19 @@ class MotionModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss, logged as train/loss."""
-        state, target, _ = _unroll(self.network, batch)
+        state, target, _ = unroll(self.network, batch)
         loss = laplace_loss(*self.network.locate(state), target)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["boxes"]))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """val/loss, and the mean IoU with the truth 1, 8 and 30 frames ahead beside the Kalman filter's."""
-        state, target, horizon = _unroll(self.network, batch)
+        state, target, horizon = unroll(self.network, batch)
         self.log("val/loss", laplace_loss(*self.network.locate(state), target), batch_size=len(target))
         truth = box_convert(target, "cxcywh", "xyxy")
         for name, motion in (("", self.network), ("kalman_", Kalman())):
-            position = motion.locate(_unroll(motion, batch)[0])[0]
-            overlap = _pair_iou(box_convert(position, "cxcywh", "xyxy"), truth)
+            position = motion.locate(unroll(motion, batch)[0])[0]
+            overlap = pair_iou(box_convert(position, "cxcywh", "xyxy"), truth)
             for frames in (1, 8, 30):
                 rows = overlap[horizon == HORIZONS.index(frames)]
                 self.log(f"val/{name}iou_{frames}", rows.mean(), batch_size=len(rows), prog_bar=frames == 1)
@@ -90,7 +90,7 @@ def laplace_loss(position: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
     return ((position - target).abs() / size / scale + scale.log()).mean()
 
 
-def _unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """States (M, S) at every horizon whose truth is known, that truth (M, 4), and the horizon's index (M,)."""
     boxes, scores, elapsed = batch["boxes"], batch["scores"], batch["elapsed"]
     state = motion.start(boxes[:, 0], scores[:, 0])
@@ -104,7 +104,7 @@ def _unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return motion.predict(torch.stack(states, 1)[rows, times], batch["ahead"][known]), target, horizons
 
 
-def _pair_iou(a: Tensor, b: Tensor) -> Tensor:
+def pair_iou(a: Tensor, b: Tensor) -> Tensor:
     """(N,) IoU of each box with its partner."""
     corner = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])
     shared = corner.clamp(min=0).prod(1)

@@ -1,0 +1,88 @@
+"""Trajectories: what is matched to whom, and what an item says of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_convert
+
+from track.mot import find_sequences
+from track.training.trajectories import HORIZONS, Trajectories, Trajectory, TrajectoryData, trajectories
+
+
+def straight(frames: int = 60, speed: float = 3.0) -> Trajectory:
+    """Someone 20 by 40 walking right, seen where they are, but for frames 10 to 12."""
+    truth = np.stack([np.array([100 + speed * f, 100, 20, 40.0]) for f in range(frames)])
+    seen = truth.copy()
+    seen[10:13] = np.nan
+    return Trajectory(truth, seen, np.full(frames, 0.9), np.tile(np.eye(3), (frames, 1, 1)), 30.0)
+
+
+def sequence(root: Path) -> Path:
+    """One sequence of 12 frames: a person (id 1) who is detected, another (id 2) who is not, a car, a stray box."""
+    folder = root / "a"
+    for sub in ("gt", "det"):
+        (folder / sub).mkdir(parents=True)
+    (folder / "seqinfo.ini").write_text(
+        "[Sequence]\nname=a\nframeRate=10\nseqLength=12\nimWidth=640\nimHeight=480\nimExt=.jpg\n"
+    )
+    rows = [
+        f"{f},{i},{x},101,20,40,1,{label},1\n"
+        for f in range(1, 13)
+        for i, x, label in ((1, 11, 1), (2, 201, 1), (3, 401, 3))
+    ]
+    (folder / "gt" / "gt.txt").write_text("".join(rows))
+    (folder / "det" / "d.txt").write_text(
+        "".join(f"{f},-1,12,101,20,40,0.8\n{f},-1,301,1,9,9,0.9\n" for f in range(1, 13))
+    )
+    return root
+
+
+def test_each_person_is_matched_to_the_detections_on_them(tmp_path: Path) -> None:
+    one, other = trajectories(find_sequences(sequence(tmp_path))[0], "det/d.txt")
+    assert one.truth[0].tolist() == [20, 120, 20, 40]
+    assert one.seen[:, 0].tolist() == [21] * 12
+    assert one.scores.tolist() == pytest.approx([0.8] * 12)
+    assert np.isnan(other.seen).all()
+    assert other.frame_rate == 10
+
+
+def test_a_missed_frame_is_absent_and_its_time_counted() -> None:
+    item = Trajectories([straight()], observations=12, augment=False)[0]
+    assert item["valid"].tolist() == [1] * 10 + [0, 0]
+    later = Trajectories([straight()], observations=24, augment=False)[0]
+    assert later["elapsed"][10].item() == pytest.approx(4 / 30)
+    assert box_convert(later["boxes"], "xyxy", "cxcywh")[10].tolist() == [139, 100, 20, 40]
+
+
+def test_targets_are_the_truth_at_each_horizon() -> None:
+    item = Trajectories([straight()], observations=12, augment=False)[0]
+    centres = box_convert(item["targets"][5], "xyxy", "cxcywh")[:, 0]
+    assert centres.tolist() == pytest.approx([100 + 3 * (5 + horizon) for horizon in HORIZONS])
+    assert item["ahead"][5].tolist() == pytest.approx([horizon / 30 for horizon in HORIZONS])
+
+
+def test_augmentation_keeps_observations_on_their_object() -> None:
+    torch.manual_seed(0)
+    data = Trajectories([straight(400)], observations=12)
+    for index in range(len(data)):
+        item = data[index]
+        rows = (item["valid"] > 0) & item["targets"][:, 0, 0].isfinite()
+        off = box_convert(item["boxes"] - item["targets"][:, 0], "xyxy", "cxcywh")[rows]
+        assert off[:, :2].abs().max() < 5 * 0.06 * 40
+
+
+def test_held_out_sequences_are_not_trained_on(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        sequence(tmp_path / name)
+        (tmp_path / name / "a").rename(tmp_path / name / name)
+    data = TrajectoryData(str(tmp_path), detections="det/d.txt", held_out=["y"])
+    data.setup("fit")
+    assert [s.name for s in data.held_out_sequences] == ["y"]
+    assert len(data.train.trajectories) == len(data.val.trajectories) == 2
+
+
+def test_a_split_for_some_of_the_roots_is_refused() -> None:
+    with pytest.raises(ValueError, match="split: expected one, or one for each of 2 roots, got 3"):
+        TrajectoryData(["a", "b"], ["all", "all", "all"])
