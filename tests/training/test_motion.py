@@ -7,7 +7,7 @@ from torch.utils.data import default_collate
 from torchvision.ops import box_iou
 
 from track.motion import Kalman, Recurrent
-from track.training.motion import pair_iou, unroll, laplace_loss
+from track.training.motion import laplace_loss, pair_iou, unroll
 from track.training.trajectories import HORIZONS, Trajectories, Trajectory
 
 
