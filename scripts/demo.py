@@ -29,9 +29,10 @@ def main(cfg: DictConfig) -> None:
 
 def demo(cfg: DictConfig) -> None:
     """Run the demo of a composed config."""
-    source, identities, began = str(cfg.source), set(), time.perf_counter()
+    source, identities = str(cfg.source), set()
     tracker: Tracker = instantiate(cfg.tracker)
     detect, number, trails = detector_of(cfg), 0, Trails()
+    began = time.perf_counter()
     with VideoWriter(cfg.output, frame_rate(source)) if cfg.output else nullcontext() as video:
         for frame in watch(source):
             number += 1
@@ -60,7 +61,7 @@ def detector_of(cfg: DictConfig) -> Detect:
     if count is None:
         raise ValueError("detections: expected a video file or a folder as source, not a camera or stream")
     rows = read_detections(Path(cfg.detections), count)
-    return lambda frame: rows[frame.number - 1]
+    return lambda frame: rows[frame.number - 1] if frame.number <= count else Detections.empty()
 
 
 def watch(source: str) -> Iterator[Frame]:

@@ -11,7 +11,7 @@ from refuse import refusing
 from rich.console import Console
 from rich.table import Table
 
-from track.metrics import Pairs, score, score_motmetrics
+from track.metrics import score, score_motmetrics
 from track.mot import Sequence, find_sequences, read_tracks
 from track.structures import Tracks
 
@@ -23,22 +23,26 @@ def main(cfg: DictConfig) -> None:
     if cfg.evaluator not in ("trackeval", "motmetrics"):
         raise ValueError(f"evaluator: expected trackeval or motmetrics, got {cfg.evaluator}")
     sequences = find_sequences(str(cfg.truth), cfg.split)
+    truth = {sequence.name: sequence.truth() for sequence in sequences}  # refused before the tracking, if it must be
     folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
-    pairs = read_pairs(sequences, folder)
+    pairs = {sequence.name: (truth[sequence.name], read_results(folder, sequence)) for sequence in sequences}
     if cfg.evaluator == "trackeval":
-        figures, file = score(pairs), Path(cfg.output_dir) / "metrics.csv"
+        figures, file = score(pairs), Path(str(cfg.output_dir)) / "metrics.csv"
         print_figures(figures)
     else:
-        figures, file = score_motmetrics(pairs), Path(cfg.output_dir) / "metrics-motmetrics.csv"
+        figures, file = score_motmetrics(pairs), Path(str(cfg.output_dir)) / "metrics-motmetrics.csv"
         formatters, names = motmetrics.metrics.create().formatters, motmetrics.io.motchallenge_metric_names
         print(motmetrics.io.render_summary(figures, formatters=formatters, namemap=names))
     write_figures(figures, file)
     print(file)
 
 
-def read_pairs(sequences: list[Sequence], folder: Path) -> Pairs:
-    """Ground truth and results of each sequence. ValueError where a sequence lacks either, or a file is malformed."""
-    return {sequence.name: (sequence.truth(), _results(folder, sequence)) for sequence in sequences}
+def read_results(folder: Path, sequence: Sequence) -> list[Tracks]:
+    """The result file of a sequence. ValueError where there is none, or it is malformed."""
+    file = folder / f"{sequence.name}.txt"
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file, expected the results of {sequence.name}")
+    return read_tracks(file, len(sequence))
 
 
 def print_figures(figures: pd.DataFrame) -> None:
@@ -60,13 +64,6 @@ def write_figures(figures: pd.DataFrame, file: Path) -> None:
         figures.to_csv(file, index_label="sequence", float_format="%.6f")
     except OSError as error:
         raise ValueError(f"output_dir: expected a folder that can be written ({error})") from error
-
-
-def _results(folder: Path, sequence: Sequence) -> list[Tracks]:
-    file = folder / f"{sequence.name}.txt"
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file, expected the results of {sequence.name}")
-    return read_tracks(file, len(sequence))
 
 
 if __name__ == "__main__":

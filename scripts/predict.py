@@ -10,6 +10,7 @@ from refuse import refusing
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from track.detector import Detector
 from track.mot import Sequence, find_sequences, read_detections, write_tracks
 from track.structures import Detections
 from track.tracker import Tracker
@@ -30,11 +31,13 @@ def predict(cfg: DictConfig) -> Path:
     if cfg.camera not in ("auto", "file", "none"):
         raise ValueError(f"camera: expected auto, file or none, got {cfg.camera}")
     tracker: Tracker = instantiate(cfg.tracker)
-    detector = instantiate(cfg.detector, _convert_="all") if cfg.detections is None else None
-    output, source = Path(cfg.output_dir), Path(cfg.source)
+    detector: Detector | None = instantiate(cfg.detector, _convert_="all") if cfg.detections is None else None
+    output, source = Path(str(cfg.output_dir)), Path(str(cfg.source))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as progress:
         if source.is_file():
+            if cfg.camera == "file" or cfg.split != "all":
+                raise ValueError(f"{source}: camera=file and split= are for folders of sequences, this is one video")
             steps = progress.track(video_steps(source, cfg, detector), frame_count(source), description=source.name)
             follow(tracker, steps, output / f"{source.stem}.txt")
             return output
@@ -54,10 +57,11 @@ def follow(tracker: Tracker, steps: Iterable[Step], file: Path) -> None:
         for detections, time, camera in steps:
             results.append(tracker.update(detections, time, camera))
     finally:
-        write_tracks(file, results)
+        if results:
+            write_tracks(file, results)
 
 
-def sequence_steps(sequence: Sequence, cfg: DictConfig, detector) -> Iterator[Step]:
+def sequence_steps(sequence: Sequence, cfg: DictConfig, detector: Detector | None) -> Iterator[Step]:
     """What the tracker is fed from a sequence, frame by frame."""
     cameras: Iterable[Tensor | None] = [None] * len(sequence)
     if cfg.camera == "file" or (cfg.camera == "auto" and sequence.has("gmc.txt")):
@@ -74,17 +78,25 @@ def sequence_images(sequence: Sequence) -> Iterator[Tensor]:
         raise ValueError(f"{sequence.path}: expected {sequence.image_dir}/ or a video file, or detections=FILE")
     if images is not None:
         yield from (frame.image for frame in frames(images))
-    else:
-        yield from (f.image for f in frames(video) if sequence.first <= f.number <= sequence.last)
+        return
+    number = 0
+    for frame in frames(video):
+        number = frame.number
+        if sequence.first <= number <= sequence.last:
+            yield frame.image
+    if number < sequence.last:
+        raise ValueError(f"{video}: expected {sequence.length} frames as seqinfo.ini says, found {number}")
 
 
-def video_steps(video: Path, cfg: DictConfig, detector) -> Iterator[Step]:
+def video_steps(video: Path, cfg: DictConfig, detector: Detector | None) -> Iterator[Step]:
     """What the tracker is fed from a video file; a detections file is looked for beside it, then as given."""
     if detector is not None:
         yield from ((detector(frame.image), frame.time, None) for frame in frames(video))
         return
-    beside = video.parent / cfg.detections
-    found = read_detections(beside if beside.is_file() else Path(cfg.detections), frame_count(video))
+    beside, count = video.parent / cfg.detections, frame_count(video)
+    if count is None:
+        raise ValueError(f"{video}: expected a video that says how many frames it has, to read detections for them")
+    found = read_detections(beside if beside.is_file() else Path(cfg.detections), count)
     yield from ((detections, index / frame_rate(video), None) for index, detections in enumerate(found))
 
 

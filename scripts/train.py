@@ -1,11 +1,13 @@
 """Train the motion model or the detector: python scripts/train.py task=motion|detector data.root=DIR."""
 
 import logging
+import pickle
 import warnings
 from pathlib import Path
 
 import hydra
 import lightning
+import pandas as pd
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -26,30 +28,38 @@ def train(cfg: DictConfig) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning|torch")
     lightning.seed_everything(cfg.seed, verbose=False)
-    output = Path(cfg.output_dir)
+    output = Path(str(cfg.output_dir))
     checkpoint = resume_from(cfg.ckpt_path, output)
+    curves = output / "metrics.csv"
+    before = pd.read_csv(curves) if checkpoint and curves.is_file() else pd.DataFrame()
     data, model = instantiate(cfg.data, _convert_="all"), instantiate(cfg.model, _convert_="all")
     trainer = instantiate(cfg.trainer)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if not trainer.checkpoint_callback.best_model_path:
+        raise ValueError("no validation ran, so no weights were chosen: give more epochs or time")
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     model.load_state_dict(best["state_dict"])
     print(f"weights: {model.export(output)}")
-    plot_curves(output / "metrics.csv", output / "curves.png")
+    pd.concat([before, pd.read_csv(curves)]).to_csv(curves, index=False)  # Lightning starts the file anew
+    plot_curves(curves, output / "curves.png")
     print(f"curves:  {output / 'curves.png'}")
 
 
 def resume_from(ckpt_path: str | None, output: Path) -> str | None:
-    """The checkpoint to go on from; "last" is the newest last.ckpt in or beside the run's folder."""
+    """The checkpoint to go on from; "last" is the run folder's last.ckpt, else the newest in a folder beside it."""
     if ckpt_path is None:
         return None
-    if ckpt_path != "last":
-        if not Path(ckpt_path).is_file():
-            raise ValueError(f"{ckpt_path}: no such checkpoint")
-        return ckpt_path
-    found = [*output.glob("last.ckpt"), *output.parent.glob("*/last.ckpt")]
-    if not found:
-        raise ValueError(f"ckpt_path=last: no last.ckpt in {output} or beside it")
-    return str(max(found, key=lambda file: file.stat().st_mtime))
+    if ckpt_path == "last":
+        found = list(output.glob("last.ckpt")) or list(output.parent.glob("*/last.ckpt"))
+        if not found:
+            raise ValueError(f"ckpt_path=last: no last.ckpt in {output} or beside it")
+        ckpt_path = str(max(found, key=lambda file: file.stat().st_mtime))
+    try:
+        torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{ckpt_path}: expected a checkpoint as scripts/train.py writes it ({reason})") from error
+    return ckpt_path
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import motmetrics
 from demo import demo
-from evaluate import print_figures, read_pairs, write_figures
+from evaluate import print_figures, read_results, write_figures
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from predict import predict
 from rich.console import Console
 from train import train
 
-from track.metrics import score
+from track.metrics import Pairs, score
 from track.mot import find_sequences, read_tracks
 from track.plot import plot_trajectories
 from track.synthetic import make_dataset
@@ -60,7 +60,7 @@ def main() -> None:
     for tracker in ("kalman", "gru"):
         found = predict(config("predict", tracker, f"source={real}", "detections=det/det.txt", f"tracker={tracker}"))
         say(f"    tracker={tracker}")
-        print_figures(score(read_pairs(find_sequences(real), found)))
+        print_figures(score(pairs(real, found)))
     farewell(time.perf_counter() - began)
 
 
@@ -72,7 +72,7 @@ def config(name: str, folder: str, *overrides: str) -> DictConfig:
 
 def pixels(predictions: Path) -> None:
     """Print and keep the scores of the held-out videos."""
-    figures = score(read_pairs(find_sequences(OUT / "streets" / "test"), predictions))
+    figures = score(pairs(OUT / "streets" / "test", predictions))
     print_figures(figures)
     write_figures(figures, OUT / "metrics.csv")
 
@@ -88,6 +88,11 @@ def real_sequences(root: Path) -> Path:
         rows = [row.split(",") for row in (source / "test.txt").read_text().split()]
         (folder / "det" / "det.txt").write_text("".join(",".join([r[0], "-1", *r[2:6], "1"]) + "\n" for r in rows))
     return root
+
+
+def pairs(root: Path, folder: Path) -> Pairs:
+    """Ground truth and results of every sequence below root."""
+    return {s.name: (s.truth(), read_results(folder, s)) for s in find_sequences(root)}
 
 
 def farewell(seconds: float) -> None:

@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from track.mot import find_sequences, read_camera, read_detections, read_tracks, write_detections, write_tracks
+from track.mot import (
+    find_sequences,
+    image_files,
+    read_camera,
+    read_detections,
+    read_tracks,
+    write_detections,
+    write_tracks,
+)
 from track.structures import Tracks
 
 INI = "[Sequence]\nname=a\nimDir=img1\nframeRate=25\nseqLength={length}\nimWidth=640\nimHeight=480\nimExt=.jpg\n"
@@ -111,6 +119,27 @@ def test_a_sequence_says_which_file_it_misses(tmp_path: Path) -> None:
         find_sequences(tmp_path)[0].truth()
 
 
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("1.jpg", "10.jpg", "2.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [file.name for file in image_files(tmp_path)] == ["1.jpg", "2.PNG", "10.jpg"]
+
+
+def test_a_camera_row_twice_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "gmc.txt"
+    file.write_text("2,1,0,5,0,1,0\n3,1,0,5,0,1,0\n2,1,0,6,0,1,0\n")
+    with pytest.raises(ValueError, match=r"gmc.txt, line 3: expected each frame once"):
+        read_camera(file, 5)
+
+
+def test_a_video_linked_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    make_sequence(tmp_path)
+    (tmp_path / "elsewhere.mp4").touch()
+    (tmp_path / "a" / "v.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    with pytest.raises(ValueError, match="leaves the sequence's folder"):
+        find_sequences(tmp_path)[0].video()
+
+
 def test_a_path_that_leaves_the_sequence_is_refused(tmp_path: Path) -> None:
     make_sequence(tmp_path)
     (tmp_path / "secret.txt").write_text("1,1,1,1,1,1,1\n")
@@ -118,10 +147,10 @@ def test_a_path_that_leaves_the_sequence_is_refused(tmp_path: Path) -> None:
         find_sequences(tmp_path)[0].detections("../secret.txt")
 
 
-@pytest.mark.parametrize("broken", ["seqLength=0", "seqLength=many", "seqLength=nan"])
+@pytest.mark.parametrize("broken", ["seqLength=0", "seqLength=many", "seqLength=nan", "seqLength=5.5"])
 def test_a_malformed_seqinfo_names_its_key(tmp_path: Path, broken: str) -> None:
     make_sequence(tmp_path, **{"seqinfo.ini": INI.format(length=5).replace("seqLength=5", broken)})
-    with pytest.raises(ValueError, match=r"seqinfo.ini: seqLength: expected a positive number"):
+    with pytest.raises(ValueError, match=r"seqinfo.ini: seqLength: expected a whole number of at least 1"):
         find_sequences(tmp_path)
 
 

@@ -1,13 +1,16 @@
 """The commands as a user calls them: their configs composed, their functions run, their refusals read."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from track.detector import build, save_detector
 from track.mot import find_sequences, read_tracks, write_detections
 from track.synthetic import make_dataset
+from track.video import VideoWriter, frames
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,6 +50,7 @@ def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "weights: run/motion.safetensors" in done.stdout
     assert "val/mota" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+    before = (tmp_path / "run" / "metrics.csv").read_text()
     weights = "tracker.motion.path=run/motion.safetensors"
     tracked = call("predict", f"source={streets}", "detections=det/det.txt", weights, "output_dir=out", cwd=tmp_path)
     assert tracked.returncode == 0, tracked.stderr
@@ -56,7 +60,11 @@ def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_pat
         "ckpt_path=last", cwd=tmp_path,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
-    assert "\n1," in (tmp_path / "run" / "metrics.csv").read_text()
+    epochs = [line.split(",")[0] for line in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]]
+    assert epochs == sorted(epochs)
+    assert set(epochs) == {"0", "1"}
+    assert epochs.count("0") == before.count("\n0,")
+    assert (tmp_path / "run" / "config.yaml").is_file()
 
 
 def test_a_bad_sequence_stops_with_one_line_and_leaves_what_was_written(streets: Path, tmp_path: Path) -> None:
@@ -72,13 +80,47 @@ def test_a_bad_sequence_stops_with_one_line_and_leaves_what_was_written(streets:
     assert len(read_tracks(tmp_path / "out" / "street-04-00.txt", 5)[0]) == 1
 
 
+def test_a_rerun_that_is_refused_leaves_the_old_results(streets: Path, tmp_path: Path) -> None:
+    arguments = "predict", f"source={streets}", "tracker=kalman", "output_dir=out"
+    assert call(*arguments, "detections=det/det.txt", cwd=tmp_path).returncode == 0
+    before = (tmp_path / "out" / "street-04-00.txt").read_bytes()
+    failed = call(*arguments, "detections=det/mistyped.txt", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "street-04-00/det/mistyped.txt: no such file" in failed.stderr
+    assert (tmp_path / "out" / "street-04-00.txt").read_bytes() == before
+
+
+def test_a_video_that_stops_early_keeps_the_rows_before(streets: Path, tmp_path: Path) -> None:
+    network, categories = build("small_fcos", None)
+    save_detector(network, "small_fcos", categories, tmp_path / "d.safetensors")
+    film = tmp_path / "a.mp4"
+    with VideoWriter(film, 15) as video:
+        for _ in range(4):
+            for frame in frames(find_sequences(streets)[0].path / "img1"):
+                video.write(frame.image)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 2 // 3])
+    options = "detector.checkpoint=d.safetensors", "detector.min_score=0", "tracker=kalman", "tracker.new_score=0"
+    done = call(
+        "predict", "source=a.mp4", *options, "tracker.min_score=0", "tracker.min_hits=1", "output_dir=out", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*a.mp4: stopped after frame \d+, expected 100", done.stderr.strip())
+    last = max(int(line.split(",")[0]) for line in (tmp_path / "out" / "a.txt").read_text().splitlines())
+    assert f"frame {last}," in done.stderr
+
+
 @pytest.mark.parametrize(
     ("script", "overrides", "message"),
     [
         ("predict", ["source=absent", "detections=det/det.txt"], "absent: no such folder"),
         ("predict", ["source=.", "detections=det/det.txt"], ".: no sequences below it"),
         ("predict", ["source=.", "detector.name=nonsense"], "detector.name: nonsense is unknown, nearest: "),
+        ("predict", ["source=.", "detections=x.txt", "camera=maybe"], "camera: expected auto, file or none, got maybe"),
+        ("predict", ["source=.", "detector.name=small_fcos"], "small_fcos has no official weights: give a checkpoint"),
+        ("evaluate", ["truth=absent"], "absent: no such folder"),
         ("train", ["task=motion"], "Missing mandatory value: data.root"),
+        ("train", ["data.root=.", "ckpt_path=absent.ckpt"], "absent.ckpt: expected a checkpoint as scripts/train.py"),
+        ("train", ["data.root=.", "trainer.accelerator=nonsense"], "nonsense"),
         ("demo", ["source=absent.mp4", "detections=x.txt", "output=o.mp4"], "absent.mp4: no such file"),
     ],
 )
@@ -97,6 +139,4 @@ def test_demo_writes_a_video_with_every_frame(streets: Path, tmp_path: Path) -> 
     done = call("demo", f"source={sequence / 'img1'}", found, "tracker=kalman", "output=out.mp4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "25 frames" in done.stdout
-    from track.video import frames
-
     assert len(list(frames(tmp_path / "out.mp4"))) == 25

@@ -29,3 +29,10 @@ def test_empty_has_the_right_shapes() -> None:
 def test_columns_that_do_not_agree_are_refused(boxes: tuple[int, ...], scores: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Detections(torch.zeros(boxes), torch.zeros(scores), torch.zeros(2, dtype=torch.long))
+
+
+def test_columns_of_other_types_are_refused_with_what_was_expected() -> None:
+    with pytest.raises(ValueError, match=r"boxes: expected a tensor of torch.float32, got torch.float64"):
+        Detections(torch.zeros(1, 4).double(), torch.zeros(1), torch.zeros(1).long())
+    with pytest.raises(ValueError, match=r"labels: expected a tensor of torch.int64, got list"):
+        Detections(torch.zeros(1, 4), torch.zeros(1), [0])  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ class Detector:
         min_score: float = 0.1,
     ) -> None:
         if checkpoint is not None:
-            self.network, self.categories = load_detector(checkpoint)
+            _, self.network, self.categories = load_detector(checkpoint)
         else:
             self.network, self.categories = build(name, weights)
         self.network = self.network.eval().requires_grad_(False)
@@ -73,7 +73,7 @@ def build(name: str, weights: str | None, categories: Sequence[str] | None = Non
     """
     if name not in names():
         raise ValueError(f"detector.name: {name} is unknown, nearest: {_nearest(name, names())}")
-    if weights is not None and name != SMALL:
+    if weights is not None:
         return _official(name, weights)
     categories = list(categories or ("__background__", "person"))
     if name == SMALL:
@@ -122,22 +122,24 @@ def save_detector(network: nn.Module, name: str, categories: Sequence[str], path
     save_file(tensors, path, {"options": json.dumps({"name": name, "categories": list(categories)})})
 
 
-def load_detector(path: str | Path) -> tuple[nn.Module, list[str]]:
-    """The network and categories that `save_detector` wrote. ValueError where the file is not such a one."""
+def load_detector(path: str | Path) -> tuple[str, nn.Module, list[str]]:
+    """The name, network and categories that `save_detector` wrote. ValueError where the file is not such a one."""
     try:
         with safe_open(path, "pt") as file:
             options = json.loads(file.metadata()["options"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         network, categories = build(options["name"], None, options["categories"])
         network.load_state_dict(tensors)
-    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         wanted = "expected a checkpoint as scripts/train.py task=detector writes it"
         raise ValueError(f"{path}: {wanted} ({reason})") from error
-    return network, categories
+    return options["name"], network, categories
 
 
 def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
+    if name == SMALL:
+        raise ValueError(f"{name} has no official weights: give a checkpoint, or train it with model.weights=null")
     enum = get_model_weights(name)
     if weights not in enum.__members__:
         raise ValueError(f"detector.weights: {weights} is unknown, expected one of {', '.join(enum.__members__)}")

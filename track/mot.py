@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from track.structures import Detections, Tracks
 
 SPLITS = ("all", "train-half", "val-half")
 Rows = TypeVar("Rows", bound=Detections)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
 
@@ -38,7 +40,7 @@ class Sequence:
     @property
     def name(self) -> str:
         """The folder's name, which is also the result file's."""
-        return self.path.name
+        return self.path.resolve().name
 
     def __len__(self) -> int:
         return self.last - self.first + 1
@@ -64,14 +66,15 @@ class Sequence:
         folder = self._inside(self.image_dir)
         if not folder.is_dir():
             return None
-        files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp"))
+        files = image_files(folder)
         if len(files) < self.length:
             raise ValueError(f"{folder}: expected {self.length} frames as seqinfo.ini says, found {len(files)}")
         return self._split(files)
 
     def video(self) -> Path | None:
         """The sequence's video file, or None where there is none."""
-        return next((f for f in sorted(self.path.iterdir()) if f.suffix.lower() in VIDEO_SUFFIXES), None)
+        names = sorted(f.name for f in self.path.iterdir() if f.suffix.lower() in VIDEO_SUFFIXES)
+        return self._inside(names[0]) if names else None
 
     def _split(self, frames: list[Any]) -> list[Any]:
         return frames[self.first - 1 : self.last]
@@ -86,6 +89,12 @@ class Sequence:
         if not self.has(file):
             raise ValueError(f"{self.path / file}: no such file, expected the sequence to have it")
         return self._inside(file)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, 2.jpg before 10.jpg."""
+    files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(files, key=lambda f: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", f.name)])
 
 
 def find_sequences(root: str | Path, split: str = "all") -> list[Sequence]:
@@ -105,7 +114,7 @@ def find_sequences(root: str | Path, split: str = "all") -> list[Sequence]:
 
 
 def read_sequence(path: str | Path) -> Sequence:
-    """One sequence's seqinfo.ini. ValueError names the key that is missing or not a positive number."""
+    """One sequence's seqinfo.ini. ValueError names the key that is missing or out of range."""
     ini = Path(path) / "seqinfo.ini"
     parser = configparser.ConfigParser(interpolation=None)
     try:
@@ -120,8 +129,9 @@ def read_sequence(path: str | Path) -> Sequence:
             value = float(section[key])
         except (KeyError, ValueError):
             value = 0.0
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{ini}: {key}: expected a positive number, got {section.get(key)}")
+        if not 0 < value < float("inf") or (key != "frameRate" and value % 1):
+            kind = "positive number" if key == "frameRate" else "whole number of at least 1"
+            raise ValueError(f"{ini}: {key}: expected a {kind}, got {section.get(key)}")
         return value
 
     width, height, length = int(number("imWidth")), int(number("imHeight")), int(number("seqLength"))
@@ -136,7 +146,8 @@ def read_tracks(path: Path, length: int, truth: bool = False) -> list[Tracks]:
     ValueError names the file and line of a row that is not so, or of an id that is twice in a frame.
     """
     table, lines = _read_table(path, columns=6 if not truth else 7)
-    _refuse(path, lines, table[:, 1] != np.round(table[:, 1]), "expected a whole number as id in column 2")
+    whole = (table[:, 1] == np.round(table[:, 1])) & (np.abs(table[:, 1]) <= 2**53)
+    _refuse(path, lines, ~whole, "expected a whole number as id in column 2")
     order = np.lexsort((table[:, 1], table[:, 0]))
     twice = np.zeros(len(table), bool)
     twice[order[1:]] = (np.diff(table[order][:, :2], axis=0) == 0).all(1)
@@ -161,13 +172,20 @@ def read_camera(path: Path, length: int) -> Tensor:
     """Rows `frame, a11, a12, tx, a21, a22, ty`: (frames, 2, 3) affines, identity where a frame has no row."""
     table, lines = _read_table(path, columns=7, boxes=False)
     affines = np.tile(np.eye(2, 3), (length, 1, 1))
-    affines[_frame_index(path, table[:, 0], lines, length)] = table[:, 1:7].reshape(-1, 2, 3)
+    index = _frame_index(path, table[:, 0], lines, length)
+    _refuse(
+        path,
+        lines,
+        np.isin(np.arange(len(index)), np.unique(index, return_index=True)[1], invert=True),
+        "expected each frame once",
+    )
+    affines[index] = table[:, 1:7].reshape(-1, 2, 3)
     return torch.from_numpy(affines).float()
 
 
 def write_tracks(path: Path, frames: Iterable[Tracks]) -> None:
     """Write results, frames numbered from 1, under a temporary name until they are whole."""
-    rows = (row for number, tracks in enumerate(frames, 1) for row in track_rows(number, tracks))
+    rows = (row for number, tracks in enumerate(frames, 1) for row in _track_rows(number, tracks))
     _write(path, rows)
 
 
@@ -177,7 +195,7 @@ def write_detections(path: Path, frames: Iterable[Detections]) -> None:
     _write(path, rows)
 
 
-def track_rows(frame: int, tracks: Tracks) -> Iterator[str]:
+def _track_rows(frame: int, tracks: Tracks) -> Iterator[str]:
     """The result file's rows of one frame."""
     for (box, score), identity in zip(_columns(tracks), tracks.ids.tolist(), strict=True):
         yield _row(frame, identity, box, score)

@@ -227,7 +227,7 @@ def load_motion(path: str | Path | None = None) -> Recurrent:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         network = Recurrent(**options)
         network.load_state_dict(weights)
-    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{path}: expected motion weights as scripts/train.py task=motion writes them ({reason})"

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from track.draw import colour_of
 from track.structures import Tracks
-
-matplotlib.use("Agg")
 
 
 def plot_trajectories(path: str | Path, results: Sequence[Tracks], background: Tensor) -> None:

@@ -15,7 +15,7 @@ class Detections:
     """Boxes seen in one frame.
 
     boxes: (N, 4) float32, xyxy pixels, 0-based. scores: (N,) float32. labels: (N,) int64.
-    Raises ValueError when the shapes do not agree.
+    Raises ValueError where types or shapes are not these.
     """
 
     boxes: Tensor
@@ -23,6 +23,11 @@ class Detections:
     labels: Tensor
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            wanted = torch.float32 if field.name in ("boxes", "scores") else torch.int64
+            column = getattr(self, field.name)
+            if getattr(column, "dtype", None) != wanted or not isinstance(column, Tensor):
+                raise ValueError(f"{field.name}: expected a tensor of {wanted}, got {_kind(column)}")
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
             raise ValueError(f"boxes: expected shape (N, 4), got {tuple(self.boxes.shape)}")
         for field in fields(self)[1:]:
@@ -52,6 +57,10 @@ class Detections:
         table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4 + len(fields(cls)) - 1)
         columns = [table[:, 4].float(), *(column.long() for column in table[:, 5:].T)]
         return cls(table[:, :4].float(), *columns)
+
+
+def _kind(column: object) -> str:
+    return str(column.dtype) if isinstance(column, Tensor) else type(column).__name__
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from track.mot import image_files
+
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a refusal is one line, ours
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # and not ffmpeg's
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def frames(source: str | int | Path | list[Path], frame_rate: float = 30.0) -> I
     if isinstance(source, list):
         return _images(source, frame_rate)
     if Path(str(source)).is_dir():
-        return _images(sorted(f for f in Path(str(source)).iterdir() if f.suffix.lower() in IMAGES), frame_rate)
+        return _images(image_files(Path(str(source))), frame_rate, str(source))
     return _capture(source)
 
 
@@ -46,7 +49,7 @@ def frame_count(source: str | int | Path) -> int | None:
     """How many frames a file or folder says it has; None for a camera or stream. ValueError where there is no such."""
     _is_camera(source)
     if Path(str(source)).is_dir():
-        return sum(f.suffix.lower() in IMAGES for f in Path(str(source)).iterdir())
+        return len(image_files(Path(str(source))))
     count = int(_property(source, cv2.CAP_PROP_FRAME_COUNT)) if Path(str(source)).is_file() else 0
     return count if count > 0 else None
 
@@ -114,9 +117,9 @@ class VideoWriter:
         self.file.close()
 
 
-def _images(files: list[Path], rate: float) -> Iterator[Frame]:
+def _images(files: list[Path], rate: float, where: str = "images") -> Iterator[Frame]:
     if not files:
-        raise ValueError("expected at least one image (jpg, png, bmp), found none")
+        raise ValueError(f"{where}: expected at least one image (jpg, png, bmp), found none")
     for number, file in enumerate(files, 1):
         picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if picture is None:
@@ -126,7 +129,8 @@ def _images(files: list[Path], rate: float) -> Iterator[Frame]:
 
 def _capture(source: str | int | Path) -> Iterator[Frame]:
     video = _open(source)
-    live, count, rate = frame_count(source) is None, frame_count(source) or 0, frame_rate(source)
+    count, rate = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), frame_rate(source)
+    live = count == 0 and not Path(str(source)).is_file()  # a camera or a stream: its times are the clock's
     number, began, last = 0, time.monotonic(), -1.0
     try:
         while True:

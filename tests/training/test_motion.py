@@ -1,60 +1,86 @@
-"""Training of motion: the loss by hand, and learning itself."""
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch.utils.data import default_collate
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
-from track.motion import Kalman, Recurrent
-from track.training.motion import laplace_loss, pair_iou, unroll
-from track.training.trajectories import HORIZONS, Trajectories, Trajectory
-
-
-def wave(seed: int) -> Trajectory:
-    """Someone who swings from side to side, which constant velocity does not foresee."""
-    rng = np.random.default_rng(seed)
-    phase = rng.uniform(0, 2 * np.pi) + np.arange(120) / 4
-    truth = np.stack([200 + 15 * np.sin(phase), np.full(120, 100.0), np.full(120, 20.0), np.full(120, 40.0)], 1)
-    return Trajectory(truth, truth.copy(), np.full(120, 0.9), np.tile(np.eye(3), (120, 1, 1)), 30.0)
+from track.motion import Kalman, Recurrent, save_motion
+from track.synthetic import make_dataset
+from track.training.motion import MotionModule, laplace_loss, pair_iou, unroll
+from track.training.trajectories import HORIZONS, Trajectories, Trajectory, TrajectoryData
 
 
-def test_the_loss_is_the_laplace_likelihood() -> None:
-    target = torch.tensor([[50.0, 50.0, 10.0, 20.0]])
-    sigma = 2**0.5 * torch.tensor([[1.0, 2.0, 1.0, 2.0]])  # a scale of a tenth of width or height
-    off = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    assert laplace_loss(target, sigma, target).item() == pytest.approx(np.log(0.1))
-    assert laplace_loss(target + off, sigma, target).item() == pytest.approx(np.log(0.1) + 1 / 4)
+def line(speed: float, frames: int = 80) -> Trajectory:
+    """A box that walks to the right at so many pixels a frame."""
+    boxes = torch.tensor([[100.0, 100, 40, 80]]).repeat(frames, 1)
+    boxes[:, 0] += speed * torch.arange(frames)
+    columns = boxes.double().numpy(), boxes.double().numpy(), torch.ones(frames).double().numpy()
+    return Trajectory(*columns, torch.eye(3).double().repeat(frames, 1, 1).numpy(), 30.0)
 
 
-def test_overlap_of_partners_is_that_of_torchvision() -> None:
+def batch_of(trajectories: list[Trajectory]) -> dict[str, torch.Tensor]:
+    data = Trajectories(trajectories, observations=12, augment=False)
+    return torch.utils.data.default_collate([data[i] for i in range(len(data))])
+
+
+def test_a_stretch_holds_the_truth_at_every_horizon() -> None:
+    item = Trajectories([line(2.0)], observations=12, augment=False)[0]
+    ahead = item["targets"][3, :, 0] - item["boxes"][3, 0]
+    assert ahead.tolist() == [2.0 * frames for frames in HORIZONS]
+    torch.testing.assert_close(item["ahead"][0], torch.tensor(HORIZONS) / 30)
+
+
+def test_missed_frames_are_absent_and_their_time_elapses() -> None:
+    walk = line(2.0)
+    walk.seen[3:6] = float("nan")
+    item = Trajectories([walk], observations=12, augment=False)[0]
+    assert item["valid"].sum() == 9
+    torch.testing.assert_close(item["elapsed"][:5], torch.tensor([0, 1, 1, 4, 1]) / 30)
+
+
+@pytest.mark.parametrize(("sigma", "loss"), [(2**0.5, 1.0), (2 * 2**0.5, 0.5 + 0.6931472)])
+def test_the_loss_is_laplaces(sigma: float, loss: float) -> None:
+    target = torch.tensor([[0.0, 0, 1, 1]])
+    value = laplace_loss(target + 1.0, torch.full((1, 4), sigma), target)
+    assert value.item() == pytest.approx(loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_a_trained_network_beats_the_kalman_filter_on_straight_lines(cell: str) -> None:
+    torch.manual_seed(0)
+    batch = batch_of([line(speed) for speed in (-6.0, -3, -1, 1, 3, 6)])
+    network = MotionModule(cell).network
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(60):
+        state, target, _ = unroll(network, batch)
+        optimizer.zero_grad()
+        laplace_loss(*network.locate(state), target).backward()
+        optimizer.step()
+    ious = []
+    for motion in (network.eval(), Kalman()):
+        state, target, _ = unroll(motion, batch)
+        boxes, truth = (box_convert(rows, "cxcywh", "xyxy") for rows in (motion.locate(state)[0], target))
+        ious.append(pair_iou(boxes, truth).mean().item())
+    assert ious[0] > ious[1] + 0.02
+
+
+def test_held_out_sequences_are_never_trained_on(tmp_path: Path) -> None:
+    make_dataset(tmp_path, 3, 20, seed=0)
+    data = TrajectoryData(str(tmp_path), held_out=["street-00-01"])
+    data.setup("fit")
+    assert [s.name for s in data.held_out_sequences] == ["street-00-01"]
+    everything = TrajectoryData(str(tmp_path), held_out=["street-00-00", "street-00-02"])
+    everything.setup("fit")
+    assert len(data.train.trajectories) == len(everything.val.trajectories)
+
+
+def test_overlap_of_partners_is_that_of_all_pairs() -> None:
     boxes = torch.rand(2, 20, 4).cumsum(2)
     torch.testing.assert_close(pair_iou(*boxes), box_iou(*boxes).diagonal())
 
 
-def testunrolling_predicts_every_known_horizon_and_no_other() -> None:
-    batch = default_collate([Trajectories([wave(0)], 24, augment=False)[4]])  # observations 96 to 119, the last ones
-    _, target, horizon = unroll(Kalman(), batch)
-    counted = torch.bincount(horizon, minlength=len(HORIZONS)).tolist()
-    assert counted == [24 - min(24, ahead) for ahead in HORIZONS]
-    assert len(target) == sum(counted)
-
-
-def test_a_trained_network_foresees_what_the_filter_cannot() -> None:
-    torch.manual_seed(0)
-    train = Trajectories([wave(seed) for seed in range(8)], 24, augment=False)
-    batch = default_collate([train[index] for index in range(len(train))])
-    unseen = default_collate([Trajectories([wave(99)], 24, augment=False)[index] for index in range(3)])
-    network = Recurrent(hidden=16)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-    for _ in range(60):
-        state, target, _ = unroll(network, batch)
-        loss = laplace_loss(*network.locate(state), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    error = {}
-    for name, motion in (("kalman", Kalman()), ("gru", network)):
-        state, target, horizon = unroll(motion, unseen)
-        error[name] = (motion.locate(state)[0] - target)[horizon == HORIZONS.index(8)].abs().mean().item()
-    assert error["gru"] < 0.6 * error["kalman"]
+def test_a_start_from_weights_trains_them_all(tmp_path: Path) -> None:
+    save_motion(Recurrent(hidden=8, dropout=0.5), tmp_path / "m.safetensors")
+    network = MotionModule(checkpoint=str(tmp_path / "m.safetensors")).network
+    assert network.training
+    assert all(weight.requires_grad for weight in network.parameters())

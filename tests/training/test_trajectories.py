@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import box_convert
 
 from track.mot import find_sequences
-from track.training.trajectories import HORIZONS, Trajectories, Trajectory, TrajectoryData, trajectories
+from track.training.trajectories import Trajectories, Trajectory, TrajectoryData, trajectories
 
 
 def straight(frames: int = 60, speed: float = 3.0) -> Trajectory:
@@ -48,21 +48,6 @@ def test_each_person_is_matched_to_the_detections_on_them(tmp_path: Path) -> Non
     assert other.frame_rate == 10
 
 
-def test_a_missed_frame_is_absent_and_its_time_counted() -> None:
-    item = Trajectories([straight()], observations=12, augment=False)[0]
-    assert item["valid"].tolist() == [1] * 10 + [0, 0]
-    later = Trajectories([straight()], observations=24, augment=False)[0]
-    assert later["elapsed"][10].item() == pytest.approx(4 / 30)
-    assert box_convert(later["boxes"], "xyxy", "cxcywh")[10].tolist() == [139, 100, 20, 40]
-
-
-def test_targets_are_the_truth_at_each_horizon() -> None:
-    item = Trajectories([straight()], observations=12, augment=False)[0]
-    centres = box_convert(item["targets"][5], "xyxy", "cxcywh")[:, 0]
-    assert centres.tolist() == pytest.approx([100 + 3 * (5 + horizon) for horizon in HORIZONS])
-    assert item["ahead"][5].tolist() == pytest.approx([horizon / 30 for horizon in HORIZONS])
-
-
 def test_augmentation_keeps_observations_on_their_object() -> None:
     torch.manual_seed(0)
     data = Trajectories([straight(400)], observations=12)
@@ -73,14 +58,20 @@ def test_augmentation_keeps_observations_on_their_object() -> None:
         assert off[:, :2].abs().max() < 5 * 0.06 * 40
 
 
-def test_held_out_sequences_are_not_trained_on(tmp_path: Path) -> None:
-    for name in ("x", "y"):
+def test_held_out_are_the_named_or_every_sixth_or_the_last_of_few(tmp_path: Path) -> None:
+    for name in "abcdefg":
         sequence(tmp_path / name)
-        (tmp_path / name / "a").rename(tmp_path / name / name)
-    data = TrajectoryData(str(tmp_path), detections="det/d.txt", held_out=["y"])
-    data.setup("fit")
-    assert [s.name for s in data.held_out_sequences] == ["y"]
-    assert len(data.train.trajectories) == len(data.val.trajectories) == 2
+        (tmp_path / name / "a").rename(tmp_path / name / f"s{name}")
+
+    def held_out(root: Path, names: list[str] | None = None) -> list[str]:
+        data = TrajectoryData(str(root), detections="det/d.txt", held_out=names)
+        data.setup("fit")
+        return [s.name for s in data.held_out_sequences]
+
+    assert held_out(tmp_path) == ["sf"]
+    assert held_out(tmp_path, ["sa", "sg"]) == ["sa", "sg"]
+    with pytest.raises(ValueError, match="expected sequences to train on and others to validate on"):
+        held_out(tmp_path / "a")
 
 
 def test_a_split_for_some_of_the_roots_is_refused() -> None:

@@ -20,7 +20,8 @@ CATEGORIES = ("__background__", "person")
 class DetectorModule(lightning.LightningModule):
     """Trains the detector `name` on persons from official weights, a checkpoint, or nothing.
 
-    weights: an official weights' name, whose backbone is kept and whose head is made anew; None starts at random.
+    weights: an official weights' name, whose backbone is kept and whose head is made anew, and whose batch statistics
+    stay as they are; None starts at random.
     """
 
     def __init__(
@@ -32,16 +33,24 @@ class DetectorModule(lightning.LightningModule):
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__()
+        self.settled: list[torch.nn.BatchNorm2d] = []  # too few pictures a batch to estimate them anew
         self.name, self.learning_rate, self.weight_decay = name, learning_rate, weight_decay
         self.network, self.categories = build(name, None, CATEGORIES)
         if checkpoint is not None:
-            self.network, self.categories = load_detector(checkpoint)
+            self.name, self.network, self.categories = load_detector(checkpoint)
+            if list(self.categories) != list(CATEGORIES):
+                raise ValueError(
+                    f"{checkpoint}: expected a detector of persons alone, its classes are {self.categories}"
+                )
         elif weights is not None:
             self._borrow(build(name, weights)[0].state_dict())
+            self.settled = [m for m in self.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         self.precision = MeanAveragePrecision(backend="pycocotools")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The sum of the network's losses, logged as train/loss."""
+        for norm in self.settled:
+            norm.eval()
         loss: Tensor = sum(self.network(*batch).values(), torch.zeros((), device=self.device))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
         return loss

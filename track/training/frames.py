@@ -11,13 +11,13 @@ import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from track.mot import Sequence, find_sequences
 from track.video import frames
 
 Target = dict[str, Tensor]
+CACHE = 2**32
 BOX = re.compile(r"Bounding box for object \d+ .*: \((-?\d+), (-?\d+)\) - \((-?\d+), (-?\d+)\)")
 
 
@@ -33,7 +33,8 @@ class Example:
 class Pictures(Dataset[tuple[Tensor, Target]]):
     """Images (3, H, W) float in 0..1 with `boxes` and `labels` as torchvision's detectors take them.
 
-    Decoded once and kept as bytes in memory. With `augment`: mirrored, brightness and colour changed at random.
+    Decoded once and kept in memory, image files up to `CACHE` bytes. With `augment`: mirrored, brightness and colour
+    changed at random.
     """
 
     def __init__(self, examples: Many[Example], augment: bool) -> None:
@@ -45,9 +46,8 @@ class Pictures(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         example = self.examples[index]
-        if index not in self.images:
-            self._decode(index)
-        image, boxes = self.images[index].float() / 255, _inside(example.boxes, self.images[index])
+        picture = self.images[index] if index in self.images else self._decode(index)
+        image, boxes = picture.float() / 255, _inside(example.boxes, picture)
         if self.augment and torch.rand(()) < 0.5:
             width = image.shape[2]
             image, boxes = (
@@ -60,17 +60,19 @@ class Pictures(Dataset[tuple[Tensor, Target]]):
             )
         return image, {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.long)}
 
-    def _decode(self, index: int) -> None:
-        """Keep an image; of a video, every frame that is wanted, since it is read from its start."""
+    def _decode(self, index: int) -> Tensor:
+        """Read an image and keep it; of a video keep every frame that is wanted, since it is read from its start."""
         file = self.examples[index].file
-        if self.examples[index].number:
-            wanted = {e.number: i for i, e in enumerate(self.examples) if e.file == file}
-            self.images |= {wanted[f.number]: f.image for f in frames(file) if f.number in wanted}
-            return
-        try:
-            self.images[index] = decode_image(str(file), ImageReadMode.RGB)
-        except RuntimeError as error:
-            raise ValueError(f"{file}: expected an image that can be read ({error})") from error
+        if not self.examples[index].number:
+            picture = next(frames([file])).image
+            if (len(self.images) + 1) * picture.numel() <= CACHE:
+                self.images[index] = picture
+            return picture
+        wanted = {e.number: i for i, e in enumerate(self.examples) if e.file == file}
+        self.images |= {wanted[f.number]: f.image for f in frames(file) if f.number in wanted}
+        if index not in self.images:
+            raise ValueError(f"{file}: expected a frame {self.examples[index].number}, the video is shorter")
+        return self.images[index]
 
 
 class FramesData(lightning.LightningDataModule):
@@ -84,6 +86,8 @@ class FramesData(lightning.LightningDataModule):
         self, root: str, split: str = "all", every: int = 1, val_fraction: float = 0.2, batch_size: int = 4
     ) -> None:
         super().__init__()
+        if every < 1:
+            raise ValueError(f"data.every: expected 1 or more, got {every}")
         self.root, self.split, self.every = Path(root), split, every
         self.val_fraction, self.batch_size = val_fraction, batch_size
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import lightning
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, box_iou
 
 from track.metrics import score_motmetrics
 from track.motion import Kalman, Motion, Recurrent, load_motion, save_motion
@@ -34,7 +35,9 @@ class MotionModule(lightning.LightningModule):
         tracked: int = 1,
     ) -> None:
         super().__init__()
-        self.network = load_motion(checkpoint).requires_grad_() if checkpoint else Recurrent(cell, hidden, dropout)
+        self.network = (
+            load_motion(checkpoint).requires_grad_().train() if checkpoint else Recurrent(cell, hidden, dropout)
+        )
         self.weight_decay, self.learning_rate, self.tracked = weight_decay, learning_rate, tracked
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -61,10 +64,11 @@ class MotionModule(lightning.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, TrajectoryData) or self.trainer.sanity_checking:
             return
+        network = deepcopy(self.network).cpu()
         sequences = [s for s in data.held_out_sequences if s.has(data.detections)][: self.tracked]
         pairs = {}
         for sequence in sequences:
-            tracker = Tracker(self.network, frame_rate=sequence.frame_rate)
+            tracker = Tracker(network, frame_rate=sequence.frame_rate)
             pairs[sequence.name] = sequence.truth(), [tracker.update(d) for d in sequence.detections(data.detections)]
         if pairs:
             overall = score_motmetrics(pairs).loc["OVERALL"]
@@ -106,6 +110,4 @@ def unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 def pair_iou(a: Tensor, b: Tensor) -> Tensor:
     """(N,) IoU of each box with its partner."""
-    corner = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])
-    shared = corner.clamp(min=0).prod(1)
-    return shared / ((a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared)
+    return box_iou(a[:, None], b[:, None])[:, 0, 0]

@@ -105,7 +105,7 @@ class TrajectoryData(lightning.LightningDataModule):
 
     split: of every root, or one for each. detections: the file of detections, where a sequence has it; elsewhere they
     are simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by
-    default every sixth of each root.
+    default every sixth of each root, or the last of fewer.
     """
 
     def __init__(
@@ -131,10 +131,11 @@ class TrajectoryData(lightning.LightningDataModule):
         if self.held_out_sequences:
             return
         found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
-        train = [s for group in found for i, s in enumerate(group) if not self._is_held_out(s, i)]
-        self.held_out_sequences = [s for group in found for i, s in enumerate(group) if self._is_held_out(s, i)]
+        self.held_out_sequences = [s for group in found for s in self._held_out(group)]
+        train = [s for group in found for s in group if s not in self.held_out_sequences]
         if not train or not self.held_out_sequences:
-            raise ValueError(f"{', '.join(self.roots)}: expected sequences to train on and others to validate on")
+            roots = ", ".join(self.roots)
+            raise ValueError(f"{roots}: expected sequences to train on and others to validate on (data.held_out)")
         self.train = Trajectories(self._read(train), self.observations)
         self.val = Trajectories(self._read(self.held_out_sequences), self.observations, augment=False)
 
@@ -147,8 +148,10 @@ class TrajectoryData(lightning.LightningDataModule):
         """Held-out stretches as they are."""
         return DataLoader(self.val, 4 * self.batch_size)
 
-    def _is_held_out(self, sequence: Sequence, index: int) -> bool:
-        return sequence.name in self.held_out if self.held_out is not None else index % 6 == 5
+    def _held_out(self, group: list[Sequence]) -> list[Sequence]:
+        if self.held_out is not None:
+            return [sequence for sequence in group if sequence.name in self.held_out]
+        return group[5::6] or group[1:][-1:]
 
     def _read(self, sequences: Many[Sequence]) -> list[Trajectory]:
         return [one for sequence in sequences for one in trajectories(sequence, self.detections)]
@@ -164,7 +167,7 @@ def trajectories(sequence: Sequence, detections: str) -> list[Trajectory]:
     for f, (frame, found) in enumerate(zip(truth, seen, strict=True)):
         rows = torch.searchsorted(ids, frame.ids)
         table[rows, f, :4] = _cxcywh(frame)
-        i, j = assign(box_iou(frame.boxes, found.boxes), 0.5)
+        i, j = assign(box_iou(frame.boxes, found.boxes).nan_to_num(0.0), 0.5)
         table[rows[i], f, 4:8], table[rows[i], f, 8] = _cxcywh(found[j]), found.scores[j]
     result = []
     for one in table:
