@@ -1,10 +1,11 @@
+import sys
 from pathlib import Path
 
 import av
 import pytest
 import torch
 
-from track.video import VideoWriter, frame_count, frame_rate, frames
+from track.video import VideoWriter, frame_count, frame_rate, frames, show
 
 
 def write(path: Path, count: int = 12, rate: float = 10, size: tuple[int, int] = (48, 64)) -> Path:
@@ -72,3 +73,11 @@ def test_the_pets_video_is_read_whole(track_data: Path) -> None:
     times = [frame.time for frame in frames(track_data / "MOT15/train/PETS09-S2L1/video.avi")]
     assert len(times) == 795
     assert all(a < b for a, b in zip(times, times[1:], strict=False))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a window needs no display variable")
+def test_without_a_display_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(ValueError, match="no display to open a window on: give output=FILE.mp4"):
+        show(torch.zeros(3, 8, 8, dtype=torch.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def show(image: Tensor, title: str = "track") -> bool:
 
     ValueError where there is no display.
     """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        raise ValueError("no display to open a window on: give output=FILE.mp4")  # Qt would abort the process
     try:
         cv2.imshow(title, _to_bgr(image))
         return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
