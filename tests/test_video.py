@@ -79,5 +79,5 @@ def test_the_pets_video_is_read_whole(track_data: Path) -> None:
 def test_without_a_display_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(ValueError, match="no display to open a window on: give output=FILE.mp4"):
+    with pytest.raises(ValueError, match="no display to open a window on: give output="):
         show(torch.zeros(3, 8, 8, dtype=torch.uint8))
