@@ -1,6 +1,7 @@
 """Track every sequence below a root, or one video: python scripts/predict.py source=ROOT detections=det/yolox.txt."""
 
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 
 import hydra
@@ -10,6 +11,7 @@ from refuse import refusing
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from track.camera import Camera
 from track.detector import Detector
 from track.mot import Sequence, find_sequences, read_detections, write_tracks
 from track.structures import Detections
@@ -28,8 +30,8 @@ def main(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> Path:
     """Track everything that `source` names; returns the folder of result files."""
-    if cfg.camera not in ("auto", "file", "none"):
-        raise ValueError(f"camera: expected auto, file or none, got {cfg.camera}")
+    if cfg.camera not in ("auto", "none", "file", "estimate"):
+        raise ValueError(f"camera: expected auto, none, file or estimate, got {cfg.camera}")
     tracker: Tracker = instantiate(cfg.tracker)
     detector: Detector | None = instantiate(cfg.detector, _convert_="all") if cfg.detections is None else None
     output, source = Path(str(cfg.output_dir)), Path(str(cfg.source))
@@ -63,12 +65,13 @@ def follow(tracker: Tracker, steps: Iterable[Step], file: Path) -> None:
 
 def sequence_steps(sequence: Sequence, cfg: DictConfig, detector: Detector | None) -> Iterator[Step]:
     """What the tracker is fed from a sequence, frame by frame."""
-    cameras: Iterable[Tensor | None] = [None] * len(sequence)
-    if cfg.camera == "file" or (cfg.camera == "auto" and sequence.has("gmc.txt")):
-        cameras = sequence.camera()
-    found = sequence.detections(cfg.detections) if detector is None else map(detector, sequence_images(sequence))
-    for index, (detections, camera) in enumerate(zip(found, cameras, strict=True)):
-        yield detections, index / sequence.frame_rate, camera
+    has_frames = sequence.images() is not None or sequence.video() is not None
+    from_file = cfg.camera == "file" or (cfg.camera == "auto" and sequence.has("gmc.txt"))
+    estimating = cfg.camera == "estimate" or (cfg.camera == "auto" and not from_file and has_frames)
+    images = sequence_images(sequence) if estimating or detector else repeat(None, len(sequence))
+    timed = ((image, index / sequence.frame_rate) for index, image in enumerate(images))
+    found = repeat(None) if detector else sequence.detections(cfg.detections)
+    return steps(timed, found, sequence.camera() if from_file else repeat(None), detector, estimating)
 
 
 def sequence_images(sequence: Sequence) -> Iterator[Tensor]:
@@ -90,14 +93,31 @@ def sequence_images(sequence: Sequence) -> Iterator[Tensor]:
 
 def video_steps(video: Path, cfg: DictConfig, detector: Detector | None) -> Iterator[Step]:
     """What the tracker is fed from a video file; a detections file is looked for beside it, then as given."""
-    if detector is not None:
-        yield from ((detector(frame.image), frame.time, None) for frame in frames(video))
-        return
-    beside, count = video.parent / cfg.detections, frame_count(video)
+    estimating = cfg.camera != "none"
+    count, rate = frame_count(video), frame_rate(video)
+    filmed = ((frame.image, frame.time) for frame in frames(video))
+    if detector:
+        return steps(filmed, repeat(None), repeat(None), detector, estimating)
     if count is None:
         raise ValueError(f"{video}: expected a video that says how many frames it has, to read detections for them")
+    beside = video.parent / cfg.detections
     found = read_detections(beside if beside.is_file() else Path(cfg.detections), count)
-    yield from ((detections, index / frame_rate(video), None) for index, detections in enumerate(found))
+    timed = filmed if estimating else ((None, index / rate) for index in range(count))
+    return steps(timed, found, repeat(None), None, estimating)
+
+
+def steps(
+    timed: Iterable[tuple[Tensor | None, float]],
+    found: Iterable[Detections | None],
+    cameras: Iterable[Tensor | None],
+    detector: Detector | None,
+    estimating: bool,
+) -> Iterator[Step]:
+    """Join pictures with times, detections and camera; what is not given is made from the picture."""
+    estimate = Camera()
+    for (image, time), given, known in zip(timed, found, cameras, strict=False):
+        detections = detector(image) if detector else given
+        yield detections, time, estimate(image, detections.boxes) if estimating else known
 
 
 if __name__ == "__main__":

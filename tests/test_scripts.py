@@ -115,7 +115,11 @@ def test_a_video_that_stops_early_keeps_the_rows_before(streets: Path, tmp_path:
         ("predict", ["source=absent", "detections=det/det.txt"], "absent: no such folder"),
         ("predict", ["source=.", "detections=det/det.txt"], ".: no sequences below it"),
         ("predict", ["source=.", "detector.name=nonsense"], "detector.name: nonsense is unknown, nearest: "),
-        ("predict", ["source=.", "detections=x.txt", "camera=maybe"], "camera: expected auto, file or none, got maybe"),
+        (
+            "predict",
+            ["source=.", "detections=x.txt", "camera=maybe"],
+            "camera: expected auto, none, file or estimate, got maybe",
+        ),
         ("predict", ["source=.", "detector.name=small_fcos"], "small_fcos has no official weights: give a checkpoint"),
         ("evaluate", ["truth=absent"], "absent: no such folder"),
         ("train", ["task=motion"], "Missing mandatory value: data.root"),
