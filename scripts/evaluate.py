@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     """Print the chosen evaluator's figures and write them to `output_dir` as CSV."""
     if cfg.evaluator not in ("trackeval", "motmetrics"):
         raise ValueError(f"evaluator: expected trackeval or motmetrics, got {cfg.evaluator}")
-    sequences = find_sequences(str(cfg.truth), cfg.split)
+    sequences = find_sequences(str(cfg.truth), cfg.split, cfg.every, cfg.dropped)
     truth = {sequence.name: sequence.truth() for sequence in sequences}  # refused before the tracking, if it must be
     folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
     pairs = {sequence.name: (truth[sequence.name], read_results(folder, sequence)) for sequence in sequences}

@@ -38,12 +38,13 @@ def predict(cfg: DictConfig) -> Path:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as progress:
         if source.is_file():
-            if cfg.camera == "file" or cfg.split != "all":
-                raise ValueError(f"{source}: camera=file and split= are for folders of sequences, this is one video")
+            if cfg.camera == "file" or (cfg.split, cfg.every, cfg.dropped) != ("all", 1, 0):
+                options = "camera=file, split=, every= and dropped="
+                raise ValueError(f"{source}: {options} are for folders of sequences, this is one video")
             steps = progress.track(video_steps(source, cfg, detector), frame_count(source), description=source.name)
             follow(tracker, steps, output / f"{source.stem}.txt")
             return output
-        for sequence in find_sequences(source, cfg.split):
+        for sequence in find_sequences(source, cfg.split, cfg.every, cfg.dropped):
             tracker.frame_rate = sequence.frame_rate
             steps = sequence_steps(sequence, cfg, detector)
             steps = progress.track(steps, len(sequence), description=sequence.name)
@@ -69,7 +70,7 @@ def sequence_steps(sequence: Sequence, cfg: DictConfig, detector: Detector | Non
     from_file = cfg.camera == "file" or (cfg.camera == "auto" and sequence.has("gmc.txt"))
     estimating = cfg.camera == "estimate" or (cfg.camera == "auto" and not from_file and has_frames)
     images = sequence_images(sequence) if estimating or detector else repeat(None, len(sequence))
-    timed = ((image, index / sequence.frame_rate) for index, image in enumerate(images))
+    timed = zip(images, sequence.times, strict=False)
     found = repeat(None) if detector else sequence.detections(cfg.detections)
     return steps(timed, found, sequence.camera() if from_file else repeat(None), detector, estimating)
 
@@ -82,12 +83,12 @@ def sequence_images(sequence: Sequence) -> Iterator[Tensor]:
     if images is not None:
         yield from (frame.image for frame in frames(images))
         return
-    number = 0
+    number, wanted = 0, set(sequence.kept)
     for frame in frames(video):
         number = frame.number
-        if sequence.first <= number <= sequence.last:
+        if number in wanted:
             yield frame.image
-    if number < sequence.last:
+    if number < sequence.kept[-1]:
         raise ValueError(f"{video}: expected {sequence.length} frames as seqinfo.ini says, found {number}")
 
 

@@ -44,7 +44,7 @@ def main() -> None:
     train(config("train", "motion", "task=motion", data, *MOTION))
     trained = [
         f"detector.checkpoint={OUT / 'detector' / 'detector.safetensors'}",
-        f"tracker.motion.path={OUT / 'motion' / 'motion.safetensors'}",
+        f"tracker.weights={OUT / 'motion' / 'motion.safetensors'}",
     ]
     say("3/5 track the held-out videos from pixels and score them")
     source = f"source={OUT / 'streets' / 'test'}"

@@ -52,7 +52,7 @@ def test_boxes_lie_inside_the_image(checkpoint: Path) -> None:
     [
         ({"name": "ssdlite"}, "detector.name: ssdlite is unknown, nearest: .*ssdlite320"),
         ({"name": "ssdlite320_mobilenet_v3_large", "weights": "COCO"}, "detector.weights: COCO is unknown, .*COCO_V1"),
-        ({"checkpoint": "absent.safetensors"}, "absent.safetensors: expected a checkpoint"),
+        ({"checkpoint": "absent.safetensors"}, "absent.safetensors: expected the weights of a detector"),
     ],
 )
 def test_what_does_not_exist_is_refused(options: dict[str, str], message: str) -> None:

@@ -189,7 +189,7 @@ def write_truth(sequence: Sequence, path: Path):
     """The split's rows of gt.txt, frames renumbered from 1."""
     path.parent.mkdir(exist_ok=True)
     rows = [line.split(",") for line in (sequence.path / "gt/gt.txt").read_text().split()]
-    kept = [[str(int(row[0]) - sequence.first + 1), *row[1:]] for row in rows if int(row[0]) >= sequence.first]
+    kept = [[str(int(row[0]) - sequence.kept[0] + 1), *row[1:]] for row in rows if int(row[0]) >= sequence.kept[0]]
     path.write_text("".join(",".join(row) + "\n" for row in kept))
 
 

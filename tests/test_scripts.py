@@ -51,7 +51,7 @@ def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_pat
     assert "weights: run/motion.safetensors" in done.stdout
     assert "val/mota" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
     before = (tmp_path / "run" / "metrics.csv").read_text()
-    weights = "tracker.motion.path=run/motion.safetensors"
+    weights = "tracker.weights=run/motion.safetensors"
     tracked = call("predict", f"source={streets}", "detections=det/det.txt", weights, "output_dir=out", cwd=tmp_path)
     assert tracked.returncode == 0, tracked.stderr
     resumed = call(

@@ -22,15 +22,34 @@ class Candidates:
     """The live tracks as association sees them in a frame, T rows.
 
     boxes: (T, 4) predicted xyxy pixels. sigma: (T, 4) standard deviation of centre x, centre y, width and height.
-    labels: (T,). confirmed: (T,) bool, whether the track was ever reported. seen: (T,) bool, whether it had a
-    detection in the previous frame.
+    state: (T, S) the motion model's, at this frame's time. labels: (T,). evidence: (T, C) for each class, in nats.
+    scores: (T,) of the last detections. hits: (T,) detections so far. missed: (T,) seconds since the last, this frame's
+    included. confirmed: (T,) bool, whether the track was ever reported. seen: (T,) bool, whether it had a detection in
+    the previous frame.
     """
 
     boxes: Tensor
     sigma: Tensor
+    state: Tensor
     labels: Tensor
+    evidence: Tensor
+    scores: Tensor
+    hits: Tensor
+    missed: Tensor
     confirmed: Tensor
     seen: Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a frame's detections.
+
+    tracks, detections: rows (M,) that belong together, each at most once. newcomers: rows that start a track.
+    """
+
+    tracks: Tensor
+    detections: Tensor
+    newcomers: Tensor
 
 
 class Affinity(Protocol):
@@ -42,10 +61,10 @@ class Affinity(Protocol):
 
 
 class Association(Protocol):
-    """Decides the pairs of a frame."""
+    """Decides which detections continue which tracks, and which start one."""
 
-    def __call__(self, tracks: Candidates, detections: Detections) -> tuple[Tensor, Tensor]:
-        """Rows (M,) of tracks and rows (M,) of detections that belong together, each at most once."""
+    def __call__(self, tracks: Candidates, detections: Detections) -> Decision:
+        """The decision of a frame; detections keep their order."""
         ...
 
 
@@ -90,14 +109,19 @@ class Byte:
         min_first: float = 0.1,
         min_second: float = 0.5,
         min_newcomer: float = 0.3,
+        new_score: float = 0.7,
     ) -> None:
-        """Minimal affinities of the stages; the first and the newcomers' are of affinity times score."""
+        """Minimal affinities of the stages; the first and the newcomers' are of affinity times score.
+
+        new_score: an unmatched detection of at least this score starts a track.
+        """
         self.affinity = affinity
         self.high_score = high_score
         self.min_first, self.min_second, self.min_newcomer = min_first, min_second, min_newcomer
+        self.new_score = new_score
 
-    def __call__(self, tracks: Candidates, detections: Detections) -> tuple[Tensor, Tensor]:
-        """Rows of tracks and of detections that belong together, see `Association`."""
+    def __call__(self, tracks: Candidates, detections: Detections) -> Decision:
+        """See `Association`."""
         affinity = self.affinity(tracks, detections)
         weighted = affinity * detections.scores
         high = detections.scores >= self.high_score
@@ -116,7 +140,8 @@ class Byte:
             pairs.append((rows[i], columns[j]))
             free_tracks[rows[i]] = False
             free[columns[j]] = False
-        return torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs])
+        newcomers = (free & (detections.scores >= self.new_score)).nonzero()[:, 0]
+        return Decision(torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs]), newcomers)
 
 
 def _within_class(affinity: Tensor, tracks: Candidates, detections: Detections) -> Tensor:

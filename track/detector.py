@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import detection, get_model_builder, get_model_weights, list_models
 from torchvision.models.detection import FCOS
@@ -20,6 +17,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import clip_boxes_to_image
 
+from track.checkpoint import load, save
 from track.structures import Detections
 
 SMALL = "small_fcos"
@@ -115,26 +113,15 @@ def index_of(category: str, categories: Sequence[str]) -> int:
     return list(categories).index(category)
 
 
-def save_detector(network: nn.Module, name: str, categories: Sequence[str], path: Path) -> None:
-    """Write weights, name and categories as safetensors."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    save_file(tensors, path, {"options": json.dumps({"name": name, "categories": list(categories)})})
+def save_detector(network: nn.Module, name: str, categories: Sequence[str], path: Path) -> Path:
+    """Write weights, name and categories as safetensors; returns the path."""
+    return save(path, {"detector": (network, {"name": name, "categories": list(categories)})})
 
 
 def load_detector(path: str | Path) -> tuple[str, nn.Module, list[str]]:
     """The name, network and categories that `save_detector` wrote. ValueError where the file is not such a one."""
-    try:
-        with safe_open(path, "pt") as file:
-            options = json.loads(file.metadata()["options"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        network, categories = build(options["name"], None, options["categories"])
-        network.load_state_dict(tensors)
-    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        wanted = "expected a checkpoint as scripts/train.py task=detector writes it"
-        raise ValueError(f"{path}: {wanted} ({reason})") from error
-    return options["name"], network, categories
+    network, options = load(path, "detector", lambda name, categories: build(name, None, categories)[0])
+    return options["name"], network, options["categories"]
 
 
 def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:

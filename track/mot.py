@@ -26,15 +26,14 @@ VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
 
 @dataclass(frozen=True)
 class Sequence:
-    """One folder `ROOT/<name>` of `length` frames, of which `first` to `last` belong to the split."""
+    """One folder `ROOT/<name>` of `length` frames, of which those numbered `kept` (from 1, ascending) are used."""
 
     path: Path
     frame_rate: float
     width: int
     height: int
     length: int
-    first: int
-    last: int
+    kept: range | list[int]
     image_dir: str = "img1"
 
     @property
@@ -43,7 +42,12 @@ class Sequence:
         return self.path.resolve().name
 
     def __len__(self) -> int:
-        return self.last - self.first + 1
+        return len(self.kept)
+
+    @property
+    def times(self) -> list[float]:
+        """Seconds of each frame after the first."""
+        return [(number - self.kept[0]) / self.frame_rate for number in self.kept]
 
     def truth(self) -> list[Tracks]:
         """Ground truth, a `Tracks` a frame: scores are the `consider` flag, labels the class (MOT15: 1)."""
@@ -54,8 +58,10 @@ class Sequence:
         return self._split(read_detections(self._file(file), self.length))
 
     def camera(self) -> Tensor:
-        """Affines from each previous frame's pixels to this frame's, (frames, 2, 3), 0-based pixels."""
-        return read_camera(self._file("gmc.txt"), self.length)[self.first - 1 : self.last]
+        """Affines from the pixels of the frame kept before to each frame's, (frames, 2, 3), 0-based pixels."""
+        steps = read_camera(self._file("gmc.txt"), self.length)
+        starts = [self.kept[0] - 1, *self.kept]
+        return torch.stack([compose(steps[a:b]) for a, b in zip(starts, self.kept, strict=False)])
 
     def has(self, file: str) -> bool:
         """Whether the sequence has the file; a path that leaves the folder is refused."""
@@ -77,7 +83,7 @@ class Sequence:
         return self._inside(names[0]) if names else None
 
     def _split(self, frames: list[Any]) -> list[Any]:
-        return frames[self.first - 1 : self.last]
+        return [frames[number - 1] for number in self.kept]
 
     def _inside(self, file: str) -> Path:
         target = self.path / file
@@ -91,19 +97,36 @@ class Sequence:
         return self._inside(file)
 
 
+def compose(affines: Iterable[Tensor]) -> Tensor:
+    """(2, 3) the affine that applies all of `affines`, (2, 3) each, one after another."""
+    total = torch.eye(3, dtype=torch.float64)
+    for affine in affines:
+        total = torch.cat([affine.double(), total[2:]]) @ total
+    return total[:2].float()
+
+
 def image_files(folder: Path) -> list[Path]:
     """The pictures in a folder, 2.jpg before 10.jpg."""
     files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(files, key=lambda f: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", f.name)])
 
 
-def find_sequences(root: str | Path, split: str = "all") -> list[Sequence]:
-    """Every folder at or below `root` that has a seqinfo.ini, by path. ValueError where there is none."""
+def find_sequences(root: str | Path, split: str = "all", every: int = 1, dropped: float = 0.0) -> list[Sequence]:
+    """Every folder at or below `root` that has a seqinfo.ini, by path.
+
+    every: of the split's frames, each so-manieth alone is used. dropped: and of these, so large a part not, at random,
+    the same at every call. ValueError where there is none, or for a number out of range.
+    """
+    if every < 1 or not 0 <= dropped < 1:
+        raise ValueError(
+            f"every: expected at least 1, got {every}; dropped: expected 0 or more, below 1, got {dropped}"
+        )
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split}")
     if not Path(root).is_dir():
         raise ValueError(f"{root}: no such folder, expected sequences below it")
-    found = [_cut(read_sequence(ini.parent), split) for ini in sorted(Path(root).rglob("seqinfo.ini"))]
+    whole = (read_sequence(ini.parent) for ini in sorted(Path(root).rglob("seqinfo.ini")))
+    found = [_thin(_cut(sequence, split), every, dropped) for sequence in whole]
     if not found:
         raise ValueError(f"{root}: no sequences below it, expected folders with a seqinfo.ini")
     names = [sequence.name for sequence in found]
@@ -136,7 +159,7 @@ def read_sequence(path: str | Path) -> Sequence:
 
     width, height, length = int(number("imWidth")), int(number("imHeight")), int(number("seqLength"))
     images = section.get("imDir", "img1")
-    return Sequence(Path(path), number("frameRate"), width, height, length, 1, length, images)
+    return Sequence(Path(path), number("frameRate"), width, height, length, range(1, length + 1), images)
 
 
 def read_tracks(path: Path, length: int, truth: bool = False) -> list[Tracks]:
@@ -224,9 +247,16 @@ def _write(path: Path, rows: Iterable[str]) -> None:
 
 def _cut(sequence: Sequence, split: str) -> Sequence:
     half = sequence.length // 2 + 1
-    if split == "train-half":
-        return replace(sequence, last=min(half, sequence.length))
-    return replace(sequence, first=half + 1) if split == "val-half" else sequence
+    first, last = {"train-half": (1, half), "val-half": (half + 1, sequence.length)}.get(split, (1, sequence.length))
+    return replace(sequence, kept=range(first, min(last, sequence.length) + 1))
+
+
+def _thin(sequence: Sequence, every: int, dropped: float) -> Sequence:
+    kept = sequence.kept[::every]
+    if not dropped:
+        return replace(sequence, kept=kept)
+    chance = np.random.default_rng(0).random(len(kept))
+    return replace(sequence, kept=[n for n, c in zip(kept, chance, strict=True) if c >= dropped] or [*kept[:1]])
 
 
 def _read_table(path: Path, columns: int, boxes: bool = True) -> tuple[np.ndarray, list[int]]:

@@ -6,19 +6,19 @@ return it, and training calls the same functions as tracking.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
+from track.checkpoint import load, save
+
 STEPS_PER_SECOND = 30.0  # noise is stated per step of 1/30 s, the frame rate that trackers are tuned at
 FEATURES, CONTEXT = 19, 14  # columns that the recurrent cell and its head read
-SHIPPED = Path(__file__).parent / "weights" / "motion.safetensors"
+SHAPE_RATES = 0.1, 0.1, 0.02, 0.02  # of the slow averages of (log width, log height), an observation of score 1
+SHIPPED = Path(__file__).parent / "weights" / "gru.safetensors"
 
 
 class Motion(Protocol):
@@ -127,18 +127,23 @@ class Recurrent(nn.Module):
     last layer starts at zero: an untrained network is the Kalman filter exactly. Cells: GRU of Cho et al. (EMNLP 2014),
     LSTM of Hochreiter and Schmidhuber (1997), and the plain tanh network of Elman (1990).
 
-    State (N, 20 + 5 + H): the filter's, seconds since the last observation and its (x, y, w, h), the cell's memory.
+    A second GRU reads the same and remembers what tells the object from others; association trains and reads it.
+
+    State (N, S), the columns of `parts`: the filter's 20, seconds since the last observation, its (x, y, w, h), slow
+    averages of log width and height, the last observation as the cells read it, and the memories of both.
     """
 
-    def __init__(self, cell: str = "gru", hidden: int = 64, dropout: float = 0.0) -> None:
+    def __init__(self, cell: str = "gru", hidden: int = 64, dropout: float = 0.0, identity: int = 64) -> None:
         """ValueError where `cell` is not gru, lstm or rnn."""
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell}")
-        self.options = {"cell": cell, "hidden": hidden, "dropout": dropout}
+        self.options = {"cell": cell, "hidden": hidden, "dropout": dropout, "identity": identity}
         self.kalman = Kalman()
-        self.parts = [Kalman.size, 1, 4, hidden * (2 if cell == "lstm" else 1)]
+        self.parts = [Kalman.size, 1, 4, 4, FEATURES, hidden * (2 if cell == "lstm" else 1), identity]
+        self.described = 4 + hidden + CONTEXT + identity
         self.cell = CELLS[cell](FEATURES, hidden, batch_first=True)
+        self.identity = nn.GRU(FEATURES, identity, batch_first=True)
         last = nn.Linear(64, 12)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -149,41 +154,56 @@ class Recurrent(nn.Module):
         """See `Motion`."""
         filtered = self.kalman.start(boxes, scores)
         last = box_convert(boxes, "xyxy", "cxcywh")
-        blank = torch.cat(
-            [filtered, boxes.new_zeros(len(boxes), 1), last, boxes.new_zeros(len(boxes), self.parts[3])], 1
-        )
+        empty = boxes.new_zeros(len(boxes), sum(self.parts[4:]))
+        blank = torch.cat([filtered, boxes.new_zeros(len(boxes), 1), last, _log_shape(last), empty], 1)
         return self.update(blank, boxes, scores, filtered)
 
     def predict(self, state: Tensor, elapsed: Tensor) -> Tensor:
         """See `Motion`."""
-        filtered, since, last, memory = state.split(self.parts, 1)
-        return torch.cat([self.kalman.predict(filtered, elapsed), since + elapsed[:, None], last, memory], 1)
+        filtered, since, rest = state.tensor_split([Kalman.size, Kalman.size + 1], 1)
+        return torch.cat([self.kalman.predict(filtered, elapsed), since + elapsed[:, None], rest], 1)
 
     def update(self, state: Tensor, boxes: Tensor, scores: Tensor, filtered: Tensor | None = None) -> Tensor:
         """See `Motion`; `filtered` replaces the filter's own update."""
-        memory = self._read(self._features(state, boxes, scores), state.split(self.parts, 1)[3])
+        *_, shape, _, memory, identity = state.split(self.parts, 1)
+        features = self._features(state, boxes, scores)
+        if len(features):
+            memory, identity = self._read(features, memory), self.identity(features[:, None], identity[None])[1][0]
         filtered = self.kalman.update(state, boxes, scores) if filtered is None else filtered
         last = box_convert(boxes, "xyxy", "cxcywh")
-        return torch.cat([filtered, torch.zeros_like(state[:, :1]), last, memory], 1)
+        shape = shape + scores[:, None] * shape.new_tensor(SHAPE_RATES) * (_log_shape(last) - shape)
+        return torch.cat([filtered, torch.zeros_like(state[:, :1]), last, shape, features, memory, identity], 1)
 
     def warp(self, state: Tensor, camera: Tensor) -> Tensor:
-        """See `Motion`; the cell's memory is relative and stays."""
-        filtered, since, last, memory = state.split(self.parts, 1)
+        """See `Motion`; the cells' memories are relative and stay."""
+        filtered, since, last, shape, *rest = state.split(self.parts, 1)
         zoom = torch.linalg.det(camera[:, :2]).abs().sqrt()
         last = torch.cat([last[:, :2] @ camera[:, :2].T + camera[:, 2], last[:, 2:] * zoom], 1)
-        return torch.cat([self.kalman.warp(filtered, camera), since, last, memory], 1)
+        return torch.cat([self.kalman.warp(filtered, camera), since, last, shape + zoom.log(), *rest], 1)
 
     def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """See `Motion`."""
         position, sigma = self.kalman.locate(state)
-        last, memory = state[:, Kalman.size + 1 : Kalman.size + 5], state[:, -self.cell.hidden_size :]
-        stay, shift, stretch = self.head(torch.cat([memory, self._context(state)], 1)).chunk(3, 1)
+        last = state[:, Kalman.size + 1 : Kalman.size + 5]
+        stay, shift, stretch = self.head(self._context(state)).chunk(3, 1)
         moved = position + stay * (last - position) + shift * sigma
         return torch.cat([moved[:, :2], moved[:, 2:].clamp(min=1.0)], 1), sigma * stretch.clamp(-4, 4).exp()
 
+    def read(self, state: Tensor) -> Tensor:
+        """(N, FEATURES) the last observation of each track as the cells read it."""
+        return state.split(self.parts, 1)[4]
+
+    def describe(self, state: Tensor, position: Tensor) -> Tensor:
+        """(N, described) what is remembered of each track, relative to its size: what association reads.
+
+        position: (N, 4) what `locate` said.
+        """
+        _, _, _, shape, _, _, identity = state.split(self.parts, 1)
+        return torch.cat([shape - _log_shape(position), self._context(state), identity], 1)
+
     def _features(self, state: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
-        """(N, FEATURES) an observation as the cell reads it, relative to size and elapsed time."""
-        filtered, since, last, _ = state.split(self.parts, 1)
+        """(N, FEATURES) an observation as the cells read it, relative to size and elapsed time."""
+        filtered, since, last, *_ = state.split(self.parts, 1)
         (position, sigma), velocity = self.kalman.locate(filtered), filtered[:, 1::5]
         seen, size = box_convert(boxes, "xyxy", "cxcywh"), _size(last)
         steps = (since * STEPS_PER_SECOND).clamp(min=0.2)
@@ -193,18 +213,17 @@ class Recurrent(nn.Module):
         return torch.cat([*columns, steps.log(), scores[:, None], shape], 1).clamp(-5, 5)
 
     def _context(self, state: Tensor) -> Tensor:
-        """(N, CONTEXT) what the head reads beside the memory: elapsed time and the filter's own prediction."""
-        filtered, since, last, _ = state.split(self.parts, 1)
+        """(N, hidden + CONTEXT) what the head reads: the memory, elapsed time and the filter's own prediction."""
+        filtered, since, last, _, _, memory, _ = state.split(self.parts, 1)
         (position, sigma), velocity, size = self.kalman.locate(filtered), filtered[:, 1::5], _size(last)
         sigma = sigma.clamp(min=1e-3)
         steps = since * STEPS_PER_SECOND
         time = torch.cat([steps.log1p(), (-steps).exp()], 1)
-        return torch.cat([time, (last - position) / sigma, velocity / size * 10, (sigma / size).log()], 1).clamp(-5, 5)
+        context = torch.cat([time, (last - position) / sigma, velocity / size * 10, (sigma / size).log()], 1)
+        return torch.cat([memory[:, -self.cell.hidden_size :], context.clamp(-5, 5)], 1)
 
     def _read(self, features: Tensor, memory: Tensor) -> Tensor:
         """(N, H) the cell's memory after one observation."""
-        if not len(features):
-            return memory
         if isinstance(self.cell, nn.LSTM):
             long, short = (part.contiguous() for part in memory[None].chunk(2, 2))
             _, (short, long) = self.cell(features[:, None], (short, long))
@@ -212,24 +231,16 @@ class Recurrent(nn.Module):
         return self.cell(features[:, None], memory[None].contiguous())[1][0]
 
 
-def save_motion(network: Recurrent, path: Path) -> None:
-    """Write weights and options as safetensors."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), path, {"options": json.dumps(network.options)})
+def _log_shape(position: Tensor) -> Tensor:
+    """(N, 4) log width and height, twice."""
+    return position[:, 2:].clamp(min=1.0).log().repeat(1, 2)
+
+
+def save_motion(network: Recurrent, path: Path) -> Path:
+    """Write the motion model alone as safetensors; returns the path."""
+    return save(path, {"motion": (network, network.options)})
 
 
 def load_motion(path: str | Path | None = None) -> Recurrent:
-    """The network that `save_motion` wrote (default: the shipped one). ValueError where the file is not such a one."""
-    path = path or SHIPPED
-    try:
-        with safe_open(path, "pt") as file:
-            options = json.loads(file.metadata()["options"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        network = Recurrent(**options)
-        network.load_state_dict(weights)
-    except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path}: expected motion weights as scripts/train.py task=motion writes them ({reason})"
-        ) from error
-    return network.eval().requires_grad_(False)
+    """The motion model in a file of weights (default: the shipped one). ValueError where there is none in it."""
+    return load(path or SHIPPED, "motion", Recurrent)[0]

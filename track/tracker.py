@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot, pad
 from torchvision.ops import box_convert
 
 from track.association import Association, Byte, Candidates
-from track.motion import Motion, load_motion
+from track.checkpoint import holds
+from track.graph import Learned, load_graph
+from track.motion import SHIPPED, Motion, load_motion
 from track.structures import Detections, Tracks
+
+EVIDENCE, EVIDENCE_KEPT = 2.0, 0.9  # of a detection of score 1 for its class, nats; what remains at the next one
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Memory:
 
     state: Tensor  # (N, S) the motion model's
     ids: Tensor  # (N,) int64
-    labels: Tensor  # (N,) int64
+    evidence: Tensor  # (N, C) for each class, nats
     scores: Tensor  # (N,) of the last detection
     hits: Tensor  # (N,) detections so far
     missed: Tensor  # (N,) seconds since the last detection
@@ -32,10 +38,10 @@ class Memory:
 class Tracker:
     """Follows every object: feed it the detections of each frame in order, get back the tracks.
 
-    motion: predicts boxes; by default the shipped GRU. association: decides pairs. new_score: a detection of at least
-    this score starts a track. min_hits: detections before a track is reported (those of the very first frame are at
-    once). max_age: seconds without a detection after which a track ends. frame_rate: assumed where `update` is not told
-    the time.
+    motion: predicts boxes. association: decides pairs and newcomers. Where motion is not given, it comes from the file
+    `weights` (default: the shipped networks), and so does association if the file has one; otherwise it is BYTE.
+    min_hits: detections before a track is reported (those of the very first frame are at once). max_age: seconds
+    without a detection after which a track ends. frame_rate: assumed where `update` is not told the time.
     """
 
     def __init__(
@@ -43,22 +49,20 @@ class Tracker:
         motion: Motion | None = None,
         association: Association | None = None,
         *,
+        weights: str | Path | None = None,
         min_score: float = 0.1,
-        new_score: float = 0.7,
         min_hits: int = 2,
         max_age: float = 1.0,
         frame_rate: float = 30.0,
     ) -> None:
-        self.motion: Motion = motion or load_motion()
-        self.association: Association = association or Byte()
-        self.min_score, self.new_score = min_score, new_score
-        self.min_hits, self.max_age, self.frame_rate = min_hits, max_age, frame_rate
+        self.motion, self.association = _networks(motion, association, weights or SHIPPED)
+        self.min_score, self.min_hits, self.max_age, self.frame_rate = min_score, min_hits, max_age, frame_rate
         self.reset()
 
     def reset(self) -> None:
         """Forget every track: the next frame is the first of another video, and ids start again at 1."""
         self.time: float | None = None
-        self.next_id = 1
+        self.next_id, self.classes = 1, 1
         self.memory = self._born(Detections.empty())
 
     @torch.inference_mode()
@@ -71,13 +75,11 @@ class Tracker:
         first = self.time is None
         elapsed = self._elapse(time)
         detections = detections[detections.scores >= self.min_score]
-        memory = self._advance(elapsed, camera)
-        rows, columns = self.association(self._candidates(memory, elapsed), detections)
-        memory = self._observe(memory, rows, detections[columns])
+        memory = self._advance(elapsed, camera, detections.labels)
+        decision = self.association(self._candidates(memory, elapsed), detections)
+        memory = self._observe(memory, decision.tracks, detections[decision.detections])
         alive = (memory.missed <= self.max_age) & (memory.confirmed | (memory.missed == 0))
-        unmatched = torch.ones(len(detections), dtype=torch.bool)
-        unmatched[columns] = False
-        born = self._born(detections[unmatched & (detections.scores >= self.new_score)], first)
+        born = self._born(detections[decision.newcomers], first)
         self.memory = _cat(memory[alive], born)
         return self._report(self.memory)
 
@@ -90,26 +92,31 @@ class Tracker:
         self.time = now
         return elapsed
 
-    def _advance(self, elapsed: float, camera: Tensor | None) -> Memory:
+    def _advance(self, elapsed: float, camera: Tensor | None, labels: Tensor) -> Memory:
+        """The memory at this frame's time, in its pixels, with a column of evidence for every class in it."""
         memory = self.memory
+        self.classes = max(self.classes, int(labels.max()) + 1) if len(labels) else self.classes
+        evidence = pad(memory.evidence, (0, self.classes - memory.evidence.shape[1]))
         state = memory.state if camera is None else self.motion.warp(memory.state, camera)
         state = self.motion.predict(state, torch.full_like(memory.missed, elapsed))
-        return replace(memory, state=state, missed=memory.missed + elapsed)
+        return replace(memory, state=state, missed=memory.missed + elapsed, evidence=evidence)
 
     def _candidates(self, memory: Memory, elapsed: float) -> Candidates:
         position, sigma = self.motion.locate(memory.state)
-        boxes = box_convert(position, "cxcywh", "xyxy")
-        return Candidates(boxes, sigma, memory.labels, memory.confirmed, memory.missed <= elapsed)
+        boxes, labels = box_convert(position, "cxcywh", "xyxy"), memory.evidence.argmax(1)
+        rest = memory.scores, memory.hits, memory.missed, memory.confirmed, memory.missed <= elapsed
+        return Candidates(boxes, sigma, memory.state, labels, memory.evidence, *rest)
 
     def _observe(self, memory: Memory, rows: Tensor, seen: Detections) -> Memory:
-        state, scores = memory.state.clone(), memory.scores.clone()
+        state, scores, evidence = memory.state.clone(), memory.scores.clone(), memory.evidence.clone()
         hits, missed = memory.hits.clone(), memory.missed.clone()
         state[rows] = self.motion.update(state[rows], seen.boxes, seen.scores)
         scores[rows] = seen.scores
+        evidence[rows] = EVIDENCE_KEPT * evidence[rows] + self._vote(seen)
         hits[rows] += 1
         missed[rows] = 0.0
         confirmed = memory.confirmed | (hits >= self.min_hits)
-        return replace(memory, state=state, scores=scores, hits=hits, missed=missed, confirmed=confirmed)
+        return Memory(state, memory.ids, evidence, scores, hits, missed, confirmed)
 
     def _born(self, seen: Detections, first: bool = False) -> Memory:
         count = len(seen)
@@ -118,12 +125,26 @@ class Tracker:
         hits = torch.ones(count, dtype=torch.long)
         confirmed = (hits >= self.min_hits) | first
         state = self.motion.start(seen.boxes, seen.scores)
-        return Memory(state, ids, seen.labels, seen.scores, hits, torch.zeros(count), confirmed)
+        return Memory(state, ids, self._vote(seen), seen.scores, hits, torch.zeros(count), confirmed)
+
+    def _vote(self, seen: Detections) -> Tensor:
+        """(N, C) what one detection says of an object's class, nats."""
+        return EVIDENCE * seen.scores[:, None] * one_hot(seen.labels, self.classes)
 
     def _report(self, memory: Memory) -> Tracks:
         memory = memory[memory.confirmed & (memory.missed == 0)]
         boxes = box_convert(self.motion.locate(memory.state)[0], "cxcywh", "xyxy")
-        return Tracks(boxes, memory.scores, memory.labels, memory.ids)
+        return Tracks(boxes, memory.scores, memory.evidence.argmax(1), memory.ids)
+
+
+def _networks(
+    motion: Motion | None, association: Association | None, weights: str | Path
+) -> tuple[Motion, Association]:
+    if motion is not None:
+        return motion, association or Byte()
+    loaded = load_motion(weights)
+    learned = association is None and holds(weights, "association")
+    return loaded, Learned(loaded, load_graph(weights)) if learned else association or Byte()
 
 
 def _cat(a: Memory, b: Memory) -> Memory:

@@ -139,7 +139,7 @@ def sequence_examples(sequence: Sequence, every: int) -> list[Example]:
     for index, frame in enumerate(sequence.truth()):
         if index % every == 0:
             boxes = frame.boxes[(frame.scores > 0) & (frame.labels == 1)]
-            file, number = (images[index], 0) if images else (video or sequence.path, sequence.first + index)
+            file, number = (images[index], 0) if images else (video or sequence.path, sequence.kept[index])
             result.append(Example(file, number, boxes))
     return result
 

@@ -1,0 +1,289 @@
+"""Episodes to learn association from: what the tracker itself asked in each frame, and whose each box really was."""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision.ops import box_convert
+
+from track.association import Association, Byte, Candidates, Decision
+from track.graph import Graph, build, stack
+from track.mot import Sequence, find_sequences
+from track.motion import FEATURES, Recurrent
+from track.structures import Detections, Tracks
+from track.tracker import Tracker
+from track.training.simulation import (
+    Episode,
+    degrade,
+    match,
+    mirror,
+    mix,
+    people,
+    relabel,
+    reverse,
+    simulate,
+    skip,
+    squeeze,
+)
+
+WINDOW = 40  # observations that the identity's cell reads
+DECAY = 0.93  # of a vote for a track's identity, each observation
+TRACKABLE = (1, 2, 7, 8, 12)  # MOTChallenge classes that may be tracked: people, and what is scored as neither
+LENGTH = 300  # frames of an episode
+STRIDES = 1, 1, 1, 2, 3, 4, 6
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the tracker asked in a frame, or in many stacked, and the answers.
+
+    of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. real: (D,) 1
+    an object, 0 not, -1 not asked. history: (T, WINDOW, FEATURES) the last observations of each track, oldest first.
+    lengths: (T,) how many of them there are.
+    """
+
+    graph: Graph
+    of_track: Tensor
+    of_detection: Tensor
+    real: Tensor
+    history: Tensor
+    lengths: Tensor
+
+    def to(self, device: torch.device, **options: bool) -> Question:
+        """The same on another device."""
+        graph, *rest = (getattr(self, field.name) for field in fields(self))
+        columns = (getattr(graph, field.name).to(device, **options) for field in fields(graph))
+        return Question(Graph(*columns), *(column.to(device, **options) for column in rest))
+
+
+class Recorder:
+    """An association that keeps what it was asked."""
+
+    def __init__(self, association: Association) -> None:
+        self.association = association
+
+    def __call__(self, tracks: Candidates, detections: Detections) -> Decision:
+        """See `Association`."""
+        self.asked = tracks, detections
+        return self.association(tracks, detections)
+
+
+@torch.no_grad()
+def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tracks]]:
+    """Track an episode; every frame's question, and the results. The tracker's motion model is a `Recurrent`."""
+    motion = cast(Recurrent, tracker.motion)
+    tracker.association = recorder = Recorder(tracker.association)
+    tracker.reset()
+    votes: dict[int, dict[int, float]] = {}
+    memories: dict[int, list[Tensor]] = defaultdict(list)
+    questions, results = [], []
+    cameras: Many[Tensor | None] = episode.cameras or [None] * len(episode.times)
+    for truth, seen, camera, time in zip(episode.truth, episode.seen, cameras, episode.times, strict=True):
+        ids = tracker.memory.ids.tolist()
+        results.append(tracker.update(seen, time, camera))
+        truth = truth[torch.isin(truth.labels, torch.tensor(TRACKABLE))]
+        tracks, detections = recorder.asked
+        if len(ids) and len(detections):
+            graph = build(motion, tracks, detections)
+            answers = answer(graph, [votes[k] for k in ids], match(detections.boxes, truth), truth)
+            questions.append(Question(graph, *answers, *_history([memories[k] for k in ids])))
+        _remember(tracker, truth, votes, memories)
+    tracker.association = recorder.association
+    return questions, results
+
+
+def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tracks) -> tuple[Tensor, Tensor, Tensor]:
+    """of_track, of_detection and real of a `Question`.
+
+    A track is whose most of its recent detections were, so that it returns to its owner after a swap. votes: of each
+    track, weights by identity (-1: nobody). whose: (D,) identity of each detection.
+    """
+    best = [max(ballot.items(), key=lambda item: item[1]) for ballot in votes]
+    owner: dict[int, int] = {}
+    for row, (identity, weight) in enumerate(best):
+        if identity >= 0 and (identity not in owner or best[owner[identity]][1] < weight):
+            owner[identity] = row
+    pairs = set(zip(graph.i.tolist(), graph.j.tolist(), strict=True))
+    of_track, of_detection = torch.full((len(best),), -1), torch.full((len(whose),), -1)
+    for column, identity in enumerate(whose.tolist()):
+        row = owner.get(identity, -1)
+        if (row, column) in pairs:
+            of_track[row], of_detection[column] = column, row
+    wanted = set(people(truth).ids.tolist())
+    real = torch.tensor([0 if k < 0 else 1 if k in wanted else -1 for k in whose.tolist()])
+    return of_track, of_detection, real
+
+
+def join(questions: Many[Question]) -> Question:
+    """Many frames as one."""
+    graphs = [question.graph for question in questions]
+    shift_i = np.cumsum([0] + [len(graph.tracks) for graph in graphs])
+    shift_j = np.cumsum([0] + [len(graph.detections) for graph in graphs])
+    of_track = [torch.where(q.of_track >= 0, q.of_track + s, -1) for q, s in zip(questions, shift_j, strict=False)]
+    of_detection = [
+        torch.where(q.of_detection >= 0, q.of_detection + s, -1) for q, s in zip(questions, shift_i, strict=False)
+    ]
+    rest = [[getattr(q, field.name) for q in questions] for field in fields(Question)[3:]]
+    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, *rest)))
+
+
+class EpisodeData(lightning.LightningDataModule):
+    """Episodes of every sequence below `root` (one folder or several), recorded anew in each epoch under the network
+    that is trained; in the first one under BYTE.
+
+    split: of every root, or one for each. detections: files of detections, where a sequence has them; besides, all are
+    simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by default
+    every sixth of each root that has more than five. episodes: recorded in an epoch, roots taking equal shares.
+    """
+
+    def __init__(
+        self,
+        root: str | Many[str],
+        split: str | Many[str] = "all",
+        detections: Many[str] = ("det/yolox.txt", "det/frcnn.txt"),
+        held_out: Many[str] | None = None,
+        episodes: int = 120,
+        batches: int = 1200,
+        batch_size: int = 64,
+    ) -> None:
+        super().__init__()
+        self.roots = [root] if isinstance(root, str) else list(root)
+        self.splits = [split] * len(self.roots) if isinstance(split, str) else list(split)
+        if len(self.splits) != len(self.roots):
+            raise ValueError(f"split: expected one, or one for each of {len(self.roots)} roots, got {len(self.splits)}")
+        self.detections, self.held_out = list(detections), held_out
+        self.episodes, self.batches, self.batch_size = episodes, batches, batch_size
+        self.groups: list[list[Video]] = []
+        self.questions: list[Question] = []
+
+    def setup(self, stage: str) -> None:
+        """Read every sequence, once."""
+        if self.groups:
+            return
+        found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
+        self.held_out_videos = [Video(s, self.detections) for group in found for s in self._held_out(group)]
+        names = {video.sequence.path for video in self.held_out_videos}
+        groups = [[Video(s, self.detections) for s in group if s.path not in names] for group in found]
+        self.groups = [group for group in groups if group]
+        if not self.groups:
+            raise ValueError(f"{', '.join(self.roots)}: expected sequences to train on beside data.held_out")
+
+    def train_dataloader(self) -> DataLoader[Question]:
+        """Frames of the episodes of this epoch, and half of those before."""
+        assert self.trainer is not None
+        policy: Tracker = cast(Any, self.trainer.lightning_module).tracker()
+        if self.trainer.current_epoch == 0:
+            policy.association = Byte()
+        recordings = Recordings(self.groups, policy, self.episodes)
+        loader = DataLoader(recordings, batch_size=None, num_workers=2)
+        fresh = [question for part in loader for question in pickle.loads(part)]  # our own workers'
+        self.questions = self.questions[::2] + fresh
+        sampler = RandomSampler(self.questions, True, self.batches * self.batch_size)
+        return DataLoader(self.questions, self.batch_size, sampler=sampler, collate_fn=join)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[Video]:
+        """Held-out sequences, to be tracked."""
+        return DataLoader(self.held_out_videos, batch_size=None)  # type: ignore[arg-type]
+
+    def _held_out(self, group: list[Sequence]) -> list[Sequence]:
+        if self.held_out is not None:
+            return [sequence for sequence in group if sequence.name in self.held_out]
+        return group[5::6]
+
+
+class Video:
+    """A sequence in memory. files: its detections by file; a sequence without any has those simulated."""
+
+    def __init__(self, sequence: Sequence, detections: Many[str]) -> None:
+        self.sequence = sequence
+        self.truth = sequence.truth()
+        self.files = [sequence.detections(file) for file in detections if sequence.has(file)]
+        self.cameras = list(sequence.camera()) if sequence.has("gmc.txt") else None
+        self.times = sequence.times
+
+    def episode(self) -> Episode:
+        """All of it, as the tracker would meet it."""
+        seen = self.files[0] if self.files else simulate([people(t) for t in self.truth], np.random.default_rng(0))
+        return Episode(self.truth, seen, None, self.times)
+
+
+class Recordings(Dataset[bytes]):
+    """Random episodes, recorded under a policy; pickled, because so many small tensors are slow to share."""
+
+    def __init__(self, groups: list[list[Video]], policy: Tracker, count: int) -> None:
+        self.groups, self.policy, self.count = groups, policy, count
+        self.seed = int(torch.randint(2**62, ()))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> bytes:
+        rng = np.random.default_rng([self.seed, index])
+        group = self.groups[index % len(self.groups)]
+        episode = sample(group[rng.integers(len(group))], [video for g in self.groups for video in g], rng)
+        return pickle.dumps(record(self.policy, episode)[0])
+
+
+def sample(video: Video, others: list[Video], rng: np.random.Generator) -> Episode:
+    """A random episode of a video: its detections as they are or degraded, or simulated, maybe with a second crowd
+    mixed in; at some frame rate, with frames dropped; mirrored, reversed; with the camera's motion or without."""
+    stride = int(rng.choice(STRIDES))
+    start = int(rng.integers(max(1, len(video.truth) - LENGTH * stride + 1)))
+    span = slice(start, start + LENGTH * stride)
+    truth, cameras = video.truth[span], video.cameras and video.cameras[span]
+    which = int(rng.integers(2 * len(video.files) + 1))
+    if which < len(video.files):
+        seen = video.files[which][span]
+    elif which < 2 * len(video.files):
+        seen = degrade(video.files[which - len(video.files)][span], truth, rng)
+    else:
+        truth, moved = _crowd([people(frame) for frame in truth], others, rng)
+        cameras, seen = None if moved else cameras, simulate(truth, rng)
+    episode = Episode(truth, seen, cameras if rng.random() < 0.5 else None, video.times[span])
+    dropped = rng.choice([0, 0, 0.3])
+    kept = [k for k in range(0, len(truth), stride) if rng.random() >= dropped] or [0]
+    episode = skip(episode, kept) if len(kept) < len(truth) else episode
+    for change in (mirror, reverse):
+        episode = change(episode) if rng.random() < 0.5 else episode
+    return relabel(episode, rng) if rng.random() < 0.25 else episode
+
+
+def _crowd(truth: list[Tracks], others: list[Video], rng: np.random.Generator) -> tuple[list[Tracks], bool]:
+    """Maybe another crowd in it, maybe nearer together; and whether it was changed, so that no camera fits."""
+    mixed, squeezed = rng.random(2) < 0.6
+    if mixed:
+        other = others[rng.integers(len(others))].truth
+        start = int(rng.integers(max(1, len(other) - len(truth) + 1)))
+        truth = mix(truth, [people(frame) for frame in other[start : start + len(truth)]], rng)
+    return squeeze(truth, rng) if squeezed else truth, bool(mixed or squeezed)
+
+
+def _history(memories: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+    """history and lengths of a `Question`."""
+    lengths = torch.tensor([min(len(memory), WINDOW) for memory in memories])
+    table = torch.zeros(len(memories), WINDOW, FEATURES, dtype=torch.half)  # there are many of them
+    for row, memory in enumerate(memories):
+        table[row, : lengths[row]] = torch.stack(memory[-WINDOW:])
+    return table, lengths
+
+
+def _remember(
+    tracker: Tracker, truth: Tracks, votes: dict[int, dict[int, float]], memories: dict[int, list[Tensor]]
+) -> None:
+    """Count whose detections the tracks were given in this frame, and keep how they were read."""
+    memory, motion = tracker.memory[tracker.memory.missed == 0], cast(Recurrent, tracker.motion)
+    boxes = box_convert(motion.locate(memory.state)[0], "cxcywh", "xyxy")
+    rows = zip(memory.ids.tolist(), match(boxes, truth).tolist(), motion.read(memory.state), strict=True)
+    for key, identity, features in rows:
+        votes[key] = {k: DECAY * v for k, v in votes.get(key, {}).items()}
+        votes[key][identity] = votes[key].get(identity, 0.0) + 1
+        memories[key].append(features)
