@@ -11,7 +11,9 @@ def make_tracks(boxes: list[list[float]], label: int = 1, confirmed: bool = True
     count = len(boxes)
     flags = torch.full((count,), confirmed), torch.full((count,), seen)
     table = torch.tensor(boxes).reshape(-1, 4)
-    return Candidates(table, torch.ones_like(table), torch.full((count,), label), *flags)
+    numbers = torch.full((count,), 0.9), torch.full((count,), 5), torch.full((count,), 1 / 30)
+    labels, evidence = torch.full((count,), label), torch.zeros(count, 4)
+    return Candidates(table, torch.ones_like(table), torch.zeros(count, 0), labels, evidence, *numbers, *flags)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +68,15 @@ def test_height_iou_prefers_the_same_height() -> None:
 def test_byte_takes_doubtful_detections_only_for_tracks_just_seen(
     score: float, flags: dict[str, bool], matched: int
 ) -> None:
-    rows, _ = Byte()(make_tracks([[0, 0, 10, 10]], **flags), Detections.from_rows([[0, 1, 10, 10, score, 1]]))
-    assert len(rows) == matched
+    decision = Byte()(make_tracks([[0, 0, 10, 10]], **flags), Detections.from_rows([[0, 1, 10, 10, score, 1]]))
+    assert len(decision.tracks) == matched
 
 
 def test_byte_gives_a_track_to_the_confident_detection_first() -> None:
     found = Detections.from_rows([[0, 0, 10, 10, 0.5, 1], [0, 3, 10, 13, 0.8, 1]])
-    _, columns = Byte()(make_tracks([[0, 0, 10, 10]]), found)
-    assert columns.tolist() == [1]
+    assert Byte()(make_tracks([[0, 0, 10, 10]]), found).detections.tolist() == [1]
+
+
+def test_byte_starts_tracks_on_what_is_left_and_certain() -> None:
+    found = Detections.from_rows([[0, 0, 10, 10, 0.9, 1], [50, 0, 60, 10, 0.9, 1], [90, 0, 99, 10, 0.6, 1]])
+    assert Byte()(make_tracks([[0, 0, 10, 10]]), found).newcomers.tolist() == [1]

@@ -71,7 +71,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "ran",)
 
     (tmp_path / "weights.pt").write_bytes(pickle.dumps(Attack()))
-    with pytest.raises(ValueError, match=r"weights.pt: expected a checkpoint"):
+    with pytest.raises(ValueError, match=r"weights.pt: expected the weights of a detector"):
         Detector(checkpoint=tmp_path / "weights.pt")
     assert not (tmp_path / "ran").exists()
 

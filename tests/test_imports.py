@@ -7,8 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"track.structures"},
-    {"track.association", "track.motion", "track.camera", "track.mot", "track.video", "track.draw", "track.metrics"},
+    {"track.structures", "track.checkpoint"},
+    {
+        "track.association",
+        "track.graph",
+        "track.motion",
+        "track.camera",
+        "track.mot",
+        "track.video",
+        "track.draw",
+        "track.metrics",
+    },
     {"track.detector", "track.plot", "track.synthetic", "track.tracker"},
     {"track"},
     {"track.training"},

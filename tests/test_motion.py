@@ -104,7 +104,7 @@ def test_weights_survive_a_round_trip(tmp_path: Path) -> None:
 def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"not weights")
     for file in ("m.safetensors", "absent.safetensors"):
-        with pytest.raises(ValueError, match=f"{file}: expected motion weights"):
+        with pytest.raises(ValueError, match=f"{file}: expected the weights of a motion"):
             load_motion(tmp_path / file)
 
 
