@@ -17,6 +17,7 @@ LAYERS = [
         "track.video",
         "track.draw",
         "track.metrics",
+        "track.offline",
     },
     {"track.detector", "track.plot", "track.synthetic", "track.tracker"},
     {"track"},

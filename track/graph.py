@@ -19,7 +19,8 @@ from track.checkpoint import load, save
 from track.motion import SHIPPED, STEPS_PER_SECOND, Recurrent
 from track.structures import Detections
 
-TRACK, DETECTION, PAIR = 7, 5, 21  # columns that describe each beside the motion model's memory
+LAGS = [0, 1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 39]  # observations ago that a detection is compared with
+TRACK, DETECTION, PAIR = 7, 5, 21 + 5 * len(LAGS)  # columns that describe each beside the motion model's memory
 REACH = 4.0  # standard deviations that a detection may be away from a track's predicted box
 
 
@@ -138,7 +139,11 @@ def build(motion: Recurrent, tracks: Candidates, detections: Detections) -> Grap
     front = rivals * (detections.boxes[:, 3] > detections.boxes[:, None, 3])
     shape = (seen[:, 2:3].clamp(min=1) / seen[:, 3:].clamp(min=1)).log()
     found = torch.cat([detections.scores[:, None], shape, _most(front), _crowding(rivals)], 1)
-    edges = [_geometry(tracks, position, seen, i, j, description), overlap[:count, count:][i, j, None]]
+    edges = [
+        _path(motion, tracks, position, seen, i, j),
+        _geometry(tracks, position, seen, i, j, description),
+        overlap[:count, count:][i, j, None],
+    ]
     return Graph(nodes, found, torch.cat([*edges, _doubts(tracks, detections, i, j)], 1), i, j)
 
 
@@ -161,6 +166,16 @@ def _geometry(tracks: Candidates, position: Tensor, seen: Tensor, i: Tensor, j: 
         (4 * (b[:, 3:] - a[:, 3:]) / size[:, 1:]).clamp(-4, 4),
     ]
     return torch.cat(columns, 1)
+
+
+def _path(motion: Recurrent, tracks: Candidates, position: Tensor, seen: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """(E, 5 LAGS) where the track was, seen from the detection: in sizes, log ratios and log seconds."""
+    boxes, ages = motion.past(tracks.state)
+    boxes, size = boxes[:, LAGS][i], position[i, None, 2:].clamp(min=1)
+    off = (2 * (boxes[..., :2] - seen[j, None, :2]) / size).clamp(-6, 6)
+    ratio = 3 * (boxes[..., 2:].clamp(min=1) / seen[j, None, 2:].clamp(min=1)).log()
+    steps = (ages[:, LAGS] * STEPS_PER_SECOND).log1p()[i, :, None]
+    return torch.cat([off, ratio.clamp(-6, 6), steps], 2).flatten(1)
 
 
 def _doubts(tracks: Candidates, detections: Detections, i: Tensor, j: Tensor) -> Tensor:

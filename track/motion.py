@@ -18,6 +18,7 @@ from track.checkpoint import load, save
 STEPS_PER_SECOND = 30.0  # noise is stated per step of 1/30 s, the frame rate that trackers are tuned at
 FEATURES, CONTEXT = 19, 14  # columns that the recurrent cell and its head read
 SHAPE_RATES = 0.1, 0.1, 0.02, 0.02  # of the slow averages of (log width, log height), an observation of score 1
+PAST = 40  # observations that are kept as they were
 SHIPPED = Path(__file__).parent / "weights" / "gru.safetensors"
 
 
@@ -140,10 +141,11 @@ class Recurrent(nn.Module):
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell}")
         self.options = {"cell": cell, "hidden": hidden, "dropout": dropout, "identity": identity}
         self.kalman = Kalman()
-        self.parts = [Kalman.size, 1, 4, 4, FEATURES, hidden * (2 if cell == "lstm" else 1), identity]
+        memory = hidden * (2 if cell == "lstm" else 1)
+        self.parts = [Kalman.size, 1, PAST, 4 * PAST, 4, FEATURES, memory, identity]
         self.described = 4 + hidden + CONTEXT + identity
         self.cell = CELLS[cell](FEATURES, hidden, batch_first=True)
-        self.identity = nn.GRU(FEATURES, identity, batch_first=True)
+        self.identity = nn.GRU(FEATURES, identity, batch_first=True) if identity else None
         last = nn.Linear(64, 12)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -154,57 +156,66 @@ class Recurrent(nn.Module):
         """See `Motion`."""
         filtered = self.kalman.start(boxes, scores)
         last = box_convert(boxes, "xyxy", "cxcywh")
-        empty = boxes.new_zeros(len(boxes), sum(self.parts[4:]))
-        blank = torch.cat([filtered, boxes.new_zeros(len(boxes), 1), last, _log_shape(last), empty], 1)
+        ages, empty = boxes.new_zeros(len(boxes), 1 + PAST), boxes.new_zeros(len(boxes), sum(self.parts[5:]))
+        blank = torch.cat([filtered, ages, last.repeat(1, PAST), _log_shape(last), empty], 1)
         return self.update(blank, boxes, scores, filtered)
 
     def predict(self, state: Tensor, elapsed: Tensor) -> Tensor:
         """See `Motion`."""
-        filtered, since, rest = state.tensor_split([Kalman.size, Kalman.size + 1], 1)
-        return torch.cat([self.kalman.predict(filtered, elapsed), since + elapsed[:, None], rest], 1)
+        filtered, ages, rest = state.tensor_split([Kalman.size, Kalman.size + 1 + PAST], 1)
+        return torch.cat([self.kalman.predict(filtered, elapsed), ages + elapsed[:, None], rest], 1)
 
     def update(self, state: Tensor, boxes: Tensor, scores: Tensor, filtered: Tensor | None = None) -> Tensor:
         """See `Motion`; `filtered` replaces the filter's own update."""
-        *_, shape, _, memory, identity = state.split(self.parts, 1)
+        _, _, ages, past, shape, _, memory, identity = state.split(self.parts, 1)
         features = self._features(state, boxes, scores)
-        if len(features):
-            memory, identity = self._read(features, memory), self.identity(features[:, None], identity[None])[1][0]
+        memory = self._read(features, memory) if len(features) else memory
+        if self.identity is not None and len(features):
+            identity = self.identity(features[:, None], identity[None])[1][0]
         filtered = self.kalman.update(state, boxes, scores) if filtered is None else filtered
         last = box_convert(boxes, "xyxy", "cxcywh")
         shape = shape + scores[:, None] * shape.new_tensor(SHAPE_RATES) * (_log_shape(last) - shape)
-        return torch.cat([filtered, torch.zeros_like(state[:, :1]), last, shape, features, memory, identity], 1)
+        ages, past = torch.cat([torch.zeros_like(ages[:, :2]), ages[:, :-1]], 1), torch.cat([last, past[:, :-4]], 1)
+        return torch.cat([filtered, ages, past, shape, features, memory, identity], 1)
 
     def warp(self, state: Tensor, camera: Tensor) -> Tensor:
         """See `Motion`; the cells' memories are relative and stay."""
-        filtered, since, last, shape, *rest = state.split(self.parts, 1)
+        filtered, since, ages, past, shape, *rest = state.split(self.parts, 1)
         zoom = torch.linalg.det(camera[:, :2]).abs().sqrt()
-        last = torch.cat([last[:, :2] @ camera[:, :2].T + camera[:, 2], last[:, 2:] * zoom], 1)
-        return torch.cat([self.kalman.warp(filtered, camera), since, last, shape + zoom.log(), *rest], 1)
+        boxes = past.unflatten(1, (PAST, 4))
+        past = torch.cat([boxes[..., :2] @ camera[:, :2].T + camera[:, 2], boxes[..., 2:] * zoom], 2).flatten(1)
+        return torch.cat([self.kalman.warp(filtered, camera), since, ages, past, shape + zoom.log(), *rest], 1)
 
     def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """See `Motion`."""
         position, sigma = self.kalman.locate(state)
-        last = state[:, Kalman.size + 1 : Kalman.size + 5]
+        last = self.past(state)[0][:, 0]
         stay, shift, stretch = self.head(self._context(state)).chunk(3, 1)
         moved = position + stay * (last - position) + shift * sigma
         return torch.cat([moved[:, :2], moved[:, 2:].clamp(min=1.0)], 1), sigma * stretch.clamp(-4, 4).exp()
 
     def read(self, state: Tensor) -> Tensor:
         """(N, FEATURES) the last observation of each track as the cells read it."""
-        return state.split(self.parts, 1)[4]
+        return state.split(self.parts, 1)[5]
+
+    def past(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The last observations, newest first: boxes (N, PAST, 4) as centre x, y, width, height, ages (N, PAST) in
+        seconds. Of a younger track the first is repeated."""
+        _, _, ages, past, *_ = state.split(self.parts, 1)
+        return past.unflatten(1, (PAST, 4)), ages
 
     def describe(self, state: Tensor, position: Tensor) -> Tensor:
         """(N, described) what is remembered of each track, relative to its size: what association reads.
 
         position: (N, 4) what `locate` said.
         """
-        _, _, _, shape, _, _, identity = state.split(self.parts, 1)
+        *_, shape, _, _, identity = state.split(self.parts, 1)
         return torch.cat([shape - _log_shape(position), self._context(state), identity], 1)
 
     def _features(self, state: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
         """(N, FEATURES) an observation as the cells read it, relative to size and elapsed time."""
-        filtered, since, last, *_ = state.split(self.parts, 1)
-        (position, sigma), velocity = self.kalman.locate(filtered), filtered[:, 1::5]
+        filtered, since, _, past, *_ = state.split(self.parts, 1)
+        (position, sigma), velocity, last = self.kalman.locate(filtered), filtered[:, 1::5], past[:, :4]
         seen, size = box_convert(boxes, "xyxy", "cxcywh"), _size(last)
         steps = (since * STEPS_PER_SECOND).clamp(min=0.2)
         surprise = (seen - position) / sigma.clamp(min=1e-3)
@@ -214,8 +225,10 @@ class Recurrent(nn.Module):
 
     def _context(self, state: Tensor) -> Tensor:
         """(N, hidden + CONTEXT) what the head reads: the memory, elapsed time and the filter's own prediction."""
-        filtered, since, last, _, _, memory, _ = state.split(self.parts, 1)
-        (position, sigma), velocity, size = self.kalman.locate(filtered), filtered[:, 1::5], _size(last)
+        filtered, since, _, past, _, _, memory, _ = state.split(self.parts, 1)
+        (position, sigma), velocity = self.kalman.locate(filtered), filtered[:, 1::5]
+        last = past[:, :4]
+        size = _size(last)
         sigma = sigma.clamp(min=1e-3)
         steps = since * STEPS_PER_SECOND
         time = torch.cat([steps.log1p(), (-steps).exp()], 1)

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import torch
 
+from tests.training.test_episodes import walkers
 from track.motion import Recurrent, save_motion
 from track.tracker import Tracker
 from track.training.association import AssociationModule, choice_loss
 from track.training.episodes import join, record
-from tests.training.test_episodes import walkers
 
 
 def module(folder: Path) -> AssociationModule:

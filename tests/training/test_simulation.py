@@ -99,6 +99,8 @@ def test_labels_flicker_around_one_class_an_object() -> None:
     for seed in range(12):
         labels = torch.stack([frame.labels for frame in relabel(plain, np.random.default_rng(seed)).seen])
         rates.append(float((labels != labels.mode(0).values).float().mean()))
-    levels = [min((0, 0.075, 0.225), key=lambda level: abs(rate - level)) for rate in rates]  # a quarter is right by chance
+    levels = [
+        min((0, 0.075, 0.225), key=lambda level: abs(rate - level)) for rate in rates
+    ]  # a quarter is right by chance
     assert len(set(levels)) == 3
     assert rates == pytest.approx(levels, abs=0.03)

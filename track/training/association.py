@@ -36,6 +36,7 @@ class AssociationModule(lightning.LightningModule):
         checkpoint: str | None = None,
         hidden: int = 64,
         rounds: int = 2,
+        identity: int = 64,
         dropout: float = 0.1,
         weight_decay: float = 1e-2,
         learning_rate: float = 2e-3,
@@ -43,12 +44,19 @@ class AssociationModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         recurrent = load_motion(checkpoint or motion)
+        if not checkpoint:
+            plain = recurrent
+            recurrent = Recurrent(**{**plain.options, "identity": identity})
+            recurrent.load_state_dict(plain.state_dict(), strict=False)
+            recurrent.requires_grad_(False)
         if checkpoint:
             network = load_graph(checkpoint).requires_grad_().train()
         else:
             network = MessagePassing(recurrent.described, hidden, rounds, dropout)
-            recurrent.identity.reset_parameters()
-        recurrent.identity.requires_grad_()
+            if identity:
+                recurrent.identity.reset_parameters()
+        if recurrent.identity is not None:
+            recurrent.identity.requires_grad_()
         self.networks = nn.ModuleDict({"motion": recurrent, "association": network})
         self.average = AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(average))
         self.weight_decay, self.learning_rate = weight_decay, learning_rate
@@ -120,6 +128,8 @@ def choice_loss(networks: nn.ModuleDict, question: Question) -> Tensor:
 def choose(networks: nn.ModuleDict, question: Question) -> Scores:
     """The network's scores, with the tracks' memories read anew from their histories."""
     motion, graph = cast(Recurrent, networks["motion"]), question.graph
+    if motion.identity is None:
+        return networks["association"](graph)
     rows = torch.arange(len(question.lengths), device=question.lengths.device)
     memory = motion.identity(question.history.float())[0][rows, question.lengths - 1]
     before, _, after = graph.tracks.tensor_split([motion.described - memory.shape[1], motion.described], 1)

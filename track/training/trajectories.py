@@ -16,7 +16,8 @@ from track.association import assign
 from track.mot import Sequence, find_sequences
 from track.structures import Detections, Tracks
 
-HORIZONS = (0, 1, 2, 4, 8, 15, 30)  # frames after an observation at which the prediction is judged
+HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation at which the prediction is judged
+NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width and height, in sizes: YOLOX on DanceTrack
 Batch = dict[str, Tensor]
 
 
@@ -75,14 +76,16 @@ class Trajectories(Dataset[Batch]):
         return self._pad(boxes, scores, elapsed, truth, np.array(HORIZONS) / one.frame_rate)
 
     def _observe(self, one: Trajectory, frames: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Detections, or truth where they are few or (at random) instead, with a detector's noise."""
+        """Detections, or truth where they are few or (at random) instead, with a detector's noise: some of it white,
+        some that stays for a while, because who is half hidden is seen too small for a while."""
         boxes, scores = one.seen[frames], one.scores[frames]
         blind = np.isfinite(one.seen[:, 0]).mean() < 0.2
         if blind or (self.augment and rng.random() < 0.3):
             boxes, scores = one.truth[frames], rng.uniform(0.4, 1.0, len(frames))
-        noise = rng.choice([0, 0.01, 0.03, 0.06]) if self.augment else 0.03 * blind
+        white, slow = (rng.choice([0, 0, 0.5, 1, 2]), rng.choice([0, 0.5, 1, 2])) if self.augment else (blind, 0)
+        noise = white * rng.normal(size=boxes.shape) + slow * _drift(frames, rng)
         size = boxes[:, [2, 3, 2, 3]]
-        boxes = boxes + noise * size * rng.normal(size=boxes.shape)
+        boxes = boxes + NOISE * size * noise
         boxes[:, 2:] = boxes[:, 2:].clip(1)
         return boxes, scores
 
@@ -177,6 +180,15 @@ def trajectories(sequence: Sequence, detections: str) -> list[Trajectory]:
             columns = one[span, :4], one[span, 4:8], one[span, 8]
             result.append(Trajectory(*columns, camera[span], sequence.frame_rate))
     return result
+
+
+def _drift(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(F, 4) noise of variance 1 that is forgotten over some twenty frames."""
+    kept = 0.95 ** np.diff(frames, prepend=frames[:1] - 1000)
+    noise = np.zeros((len(frames), 4))
+    for f, fresh in enumerate(rng.normal(size=noise.shape)):
+        noise[f] = kept[f] * noise[f - 1] + np.sqrt(1 - kept[f] ** 2) * fresh
+    return noise
 
 
 def _cumulative(sequence: Sequence) -> np.ndarray:
