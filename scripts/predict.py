@@ -14,6 +14,7 @@ from torch import Tensor
 from track.camera import Camera
 from track.detector import Detector
 from track.mot import Sequence, find_sequences, read_detections, write_tracks
+from track.offline import fill
 from track.structures import Detections
 from track.tracker import Tracker
 from track.video import frame_count, frame_rate, frames
@@ -32,6 +33,10 @@ def predict(cfg: DictConfig) -> Path:
     """Track everything that `source` names; returns the folder of result files."""
     if cfg.camera not in ("auto", "none", "file", "estimate"):
         raise ValueError(f"camera: expected auto, none, file or estimate, got {cfg.camera}")
+    if cfg.offline not in ("none", "fill", "smooth"):
+        raise ValueError(f"offline: expected none, fill or smooth, got {cfg.offline}")
+    if cfg.offline != "none":
+        print(f"offline={cfg.offline}: these results look ahead, do not compare them with online ones")
     tracker: Tracker = instantiate(cfg.tracker)
     detector: Detector | None = instantiate(cfg.detector, _convert_="all") if cfg.detections is None else None
     output, source = Path(str(cfg.output_dir)), Path(str(cfg.source))
@@ -42,23 +47,27 @@ def predict(cfg: DictConfig) -> Path:
                 options = "camera=file, split=, every= and dropped="
                 raise ValueError(f"{source}: {options} are for folders of sequences, this is one video")
             steps = progress.track(video_steps(source, cfg, detector), frame_count(source), description=source.name)
-            follow(tracker, steps, output / f"{source.stem}.txt")
+            follow(tracker, steps, output / f"{source.stem}.txt", cfg.offline)
             return output
         for sequence in find_sequences(source, cfg.split, cfg.every, cfg.dropped):
             tracker.frame_rate = sequence.frame_rate
             steps = sequence_steps(sequence, cfg, detector)
             steps = progress.track(steps, len(sequence), description=sequence.name)
-            follow(tracker, steps, output / f"{sequence.name}.txt")
+            follow(tracker, steps, output / f"{sequence.name}.txt", cfg.offline)
     return output
 
 
-def follow(tracker: Tracker, steps: Iterable[Step], file: Path) -> None:
+def follow(tracker: Tracker, steps: Iterable[Step], file: Path, offline: str = "none") -> None:
     """Track one video from its first frame and write its results; what was tracked before an error stays."""
     tracker.reset()
-    results = []
+    results, times, cameras = [], [], []
     try:
         for detections, time, camera in steps:
             results.append(tracker.update(detections, time, camera))
+            times.append(time)
+            cameras.append(camera)
+        if offline != "none":
+            results = fill(results, times, tracker.motion, cameras, smooth=offline == "smooth")
     finally:
         if results:
             write_tracks(file, results)

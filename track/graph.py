@@ -20,7 +20,7 @@ from track.motion import SHIPPED, STEPS_PER_SECOND, Recurrent
 from track.structures import Detections
 
 LAGS = [0, 1, 2, 3, 5, 7, 10, 14, 19, 25, 32, 39]  # observations ago that a detection is compared with
-TRACK, DETECTION, PAIR = 7, 5, 21 + 5 * len(LAGS)  # columns that describe each beside the motion model's memory
+TRACK, DETECTION, PAIR = 17, 12, 21 + 5 * len(LAGS)  # columns that describe each beside the motion model's memory
 REACH = 4.0  # standard deviations that a detection may be away from a track's predicted box
 
 
@@ -132,13 +132,13 @@ def build(motion: Recurrent, tracks: Candidates, detections: Detections) -> Grap
     overlap = box_iou(*2 * [torch.cat([tracks.boxes, detections.boxes])]).nan_to_num(0.0).fill_diagonal_(0)
     count = len(position)
     description = motion.describe(tracks.state, position)
-    crowd, rivals = overlap[:count, :count], overlap[count:, count:]
     flags = torch.stack([tracks.confirmed, tracks.seen], 1)
-    numbers = tracks.scores, (tracks.missed * STEPS_PER_SECOND).log1p(), (tracks.hits / 10).clamp(max=10).log1p()
-    nodes = torch.cat([description, torch.stack(numbers, 1), flags, _crowding(crowd)], 1)
-    front = rivals * (detections.boxes[:, 3] > detections.boxes[:, None, 3])
+    steps = (tracks.missed * STEPS_PER_SECOND).log1p()
+    numbers = torch.stack([tracks.scores, steps, (tracks.hits / 10).clamp(max=10).log1p()], 1)
+    nodes = torch.cat([description, numbers, flags, _rival(tracks.boxes, overlap[:count, :count], numbers)], 1)
     shape = (seen[:, 2:3].clamp(min=1) / seen[:, 3:].clamp(min=1)).log()
-    found = torch.cat([detections.scores[:, None], shape, _most(front), _crowding(rivals)], 1)
+    scores = detections.scores[:, None]
+    found = torch.cat([scores, shape, _rival(detections.boxes, overlap[count:, count:], scores)], 1)
     edges = [
         _path(motion, tracks, position, seen, i, j),
         _geometry(tracks, position, seen, i, j, description),
@@ -184,13 +184,29 @@ def _doubts(tracks: Candidates, detections: Detections, i: Tensor, j: Tensor) ->
     return torch.stack([detections.scores[j] - tracks.scores[i], behind.clamp(max=4) / 4], 1)
 
 
-def _crowding(overlap: Tensor) -> Tensor:
-    """(N, 2) largest overlap and all of it, with others of the same kind."""
-    return torch.cat([_most(overlap), overlap.sum(1, keepdim=True).clamp(max=3)], 1)
-
-
-def _most(overlap: Tensor) -> Tensor:
-    return overlap.amax(1, keepdim=True) if overlap.shape[1] else overlap.new_zeros(len(overlap), 1)
+def _rival(boxes: Tensor, overlap: Tensor, numbers: Tensor) -> Tensor:
+    """(N, 9 + K) of each box the one that overlaps it most: where it is, how large, who covers whom, and its numbers
+    (N, K); zeros where none does. And the sum of all overlaps."""
+    if not len(boxes):
+        return torch.cat([boxes.new_zeros(0, 9), numbers], 1)
+    most, rival = overlap.max(1)
+    other, size = boxes[rival], (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
+    its = (other[:, 2:] - other[:, :2]).clamp(min=1)
+    shared = (
+        (torch.minimum(boxes[:, 2:], other[:, 2:]) - torch.maximum(boxes[:, :2], other[:, :2])).clamp(min=0).prod(1)
+    )
+    front = (boxes[:, 3] > other[:, 3]).float()  # feet lower in the picture are nearer
+    columns = [
+        (other[:, :2] + other[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / size,
+        2 * (its / size).log(),
+        4 * ((other[:, 3] - boxes[:, 3]) / size[:, 1])[:, None],
+        most[:, None],
+        (shared / size.prod(1) * (1 - front))[:, None],
+        (shared / its.prod(1) * front)[:, None],
+        numbers[rival],
+    ]
+    known = torch.cat(columns, 1).clamp(-4, 4) * (most > 0)[:, None]
+    return torch.cat([known, overlap.sum(1, keepdim=True).clamp(max=3)], 1)
 
 
 def stack(graphs: list[Graph]) -> Graph:
