@@ -9,7 +9,7 @@ from track.graph import Learned, MessagePassing, Scores, build, load_graph, log_
 from track.motion import Recurrent, load_motion, save_motion
 from track.structures import Detections
 
-MOTION = Recurrent(hidden=8, identity=4).eval().requires_grad_(False)
+MOTION = Recurrent(hidden=8).eval().requires_grad_(False)
 NETWORK = MessagePassing(MOTION.described, 16).eval().requires_grad_(False)
 BOXES = torch.tensor([[0.0, 0, 20, 40], [15, 0, 35, 42], [200, 10, 220, 50]])
 FOUND = Detections.from_rows([[16, 0, 36, 42, 0.9, 1], [1, 0, 21, 40, 0.8, 1], [201, 10, 221, 50, 0.6, 1]])
@@ -79,12 +79,13 @@ def test_a_choice_is_normalised_over_all_its_candidates() -> None:
 
 
 class Fixed(torch.nn.Module):
-    """Says that a pair is worth its IoU column times ten, nobody and newcomers nothing."""
+    """A pair is worth its IoU times ten, nobody and newcomers nothing; a score of .5 is doubtful."""
 
     def forward(self, graph: object) -> Scores:
         overlap = graph.pairs[:, -3]  # type: ignore[attr-defined]
         tracks, detections = len(graph.tracks), len(graph.detections)  # type: ignore[attr-defined]
-        return Scores(10 * overlap - 3, torch.zeros(tracks), torch.zeros(detections), torch.zeros(detections))
+        real = 10 * (graph.detections[:, 0] - 0.5)  # type: ignore[attr-defined]
+        return Scores(10 * overlap - 3, torch.zeros(tracks), torch.zeros(detections), real)
 
 
 def test_pairs_are_assigned_by_their_odds_and_the_certain_rest_starts_tracks() -> None:
@@ -97,9 +98,12 @@ def test_pairs_are_assigned_by_their_odds_and_the_certain_rest_starts_tracks() -
 
 @pytest.mark.parametrize(("tracks", "found"), [(0, 0), (0, 3), (3, 0)])
 def test_nothing_flows_through(tracks: int, found: int) -> None:
-    decision = Learned(MOTION, NETWORK)(candidates(BOXES[:tracks]), FOUND[:found])
+    decision = Learned(MOTION, Fixed())(candidates(BOXES[:tracks]), FOUND[:found])  # type: ignore[arg-type]
     assert len(decision.tracks) == 0
-    assert decision.newcomers.tolist() == [0, 1][:found]
+    assert decision.newcomers.tolist() == [0, 1, 2][:found]
+    assert [
+        len(column) for column in vars(NETWORK(build(MOTION, candidates(BOXES[:tracks]), FOUND[:found]))).values()
+    ] == [0, tracks, found, found]
 
 
 def test_one_file_holds_both_networks(tmp_path: Path) -> None:

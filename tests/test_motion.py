@@ -108,6 +108,17 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
             load_motion(tmp_path / file)
 
 
+def test_the_past_is_kept_newest_first_with_its_ages_and_moves_with_the_camera() -> None:
+    network = Recurrent().eval()
+    state = network.predict(follow(network, steps=5), torch.full((3,), 0.5))
+    boxes, ages = network.past(state)
+    torch.testing.assert_close(boxes[0, :6, 0], torch.tensor([32.0, 29, 26, 23, 20, 20]))
+    torch.testing.assert_close(ages[0, :6], torch.tensor([15.0, 16, 17, 18, 19, 19]) / 30)
+    pan = torch.tensor([[1.1, 0, 50], [0, 1.1, 0]])
+    warped = network.past(network.warp(state, pan))[0]
+    torch.testing.assert_close(warped[0, 0], 1.1 * boxes[0, 0] + torch.tensor([50.0, 0, 0, 0]))
+
+
 def test_an_unknown_cell_is_refused() -> None:
     with pytest.raises(ValueError, match="cell: expected one of gru, lstm, rnn, got transformer"):
         Recurrent("transformer")

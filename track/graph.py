@@ -100,9 +100,9 @@ def _mlp(inputs: int, hidden: int, dropout: float) -> nn.Sequential:
 class Learned:
     """One assignment over all detections, by the network's log-odds that a pair is one rather than apart."""
 
-    def __init__(self, motion: Recurrent, network: MessagePassing, new_score: float = 0.7) -> None:
-        """new_score: an unmatched detection of at least this score starts a track."""
-        self.motion, self.network, self.new_score = motion, network, new_score
+    def __init__(self, motion: Recurrent, network: MessagePassing, min_newcomer: float = 0.5) -> None:
+        """min_newcomer: probability of being an object and of no track, from which a detection starts one."""
+        self.motion, self.network, self.min_newcomer = motion, network, min_newcomer
 
     def __call__(self, tracks: Candidates, detections: Detections) -> Decision:
         """See `Association`."""
@@ -111,7 +111,8 @@ class Learned:
         gain = torch.full((len(tracks.boxes), len(detections)), -torch.inf)
         gain[graph.i, graph.j] = scores.pair - (scores.nobody[graph.i] + scores.newcomer[graph.j]) / 2
         rows, columns = assign(gain, 0.0)
-        free = detections.scores >= self.new_score
+        new = (scores.newcomer - log_total(scores.pair, scores.newcomer, graph.j)).exp() * scores.real.sigmoid()
+        free = new >= self.min_newcomer
         free[columns] = False
         return Decision(rows, columns, free.nonzero()[:, 0])
 

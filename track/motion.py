@@ -128,24 +128,21 @@ class Recurrent(nn.Module):
     last layer starts at zero: an untrained network is the Kalman filter exactly. Cells: GRU of Cho et al. (EMNLP 2014),
     LSTM of Hochreiter and Schmidhuber (1997), and the plain tanh network of Elman (1990).
 
-    A second GRU reads the same and remembers what tells the object from others; association trains and reads it.
-
-    State (N, S), the columns of `parts`: the filter's 20, seconds since the last observation, its (x, y, w, h), slow
-    averages of log width and height, the last observation as the cells read it, and the memories of both.
+    State (N, S), the columns of `parts`: the filter's 20, seconds since the last observation, the ages of the last
+    `PAST` and their (x, y, w, h), slow averages of log width and height, and the cell's memory.
     """
 
-    def __init__(self, cell: str = "gru", hidden: int = 64, dropout: float = 0.0, identity: int = 64) -> None:
+    def __init__(self, cell: str = "gru", hidden: int = 64, dropout: float = 0.0) -> None:
         """ValueError where `cell` is not gru, lstm or rnn."""
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell}")
-        self.options = {"cell": cell, "hidden": hidden, "dropout": dropout, "identity": identity}
+        self.options = {"cell": cell, "hidden": hidden, "dropout": dropout}
         self.kalman = Kalman()
         memory = hidden * (2 if cell == "lstm" else 1)
-        self.parts = [Kalman.size, 1, PAST, 4 * PAST, 4, FEATURES, memory, identity]
-        self.described = 4 + hidden + CONTEXT + identity
+        self.parts = [Kalman.size, 1, PAST, 4 * PAST, len(SHAPE_RATES), memory]
+        self.described = len(SHAPE_RATES) + hidden + CONTEXT
         self.cell = CELLS[cell](FEATURES, hidden, batch_first=True)
-        self.identity = nn.GRU(FEATURES, identity, batch_first=True) if identity else None
         last = nn.Linear(64, 12)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -156,7 +153,7 @@ class Recurrent(nn.Module):
         """See `Motion`."""
         filtered = self.kalman.start(boxes, scores)
         last = box_convert(boxes, "xyxy", "cxcywh")
-        ages, empty = boxes.new_zeros(len(boxes), 1 + PAST), boxes.new_zeros(len(boxes), sum(self.parts[5:]))
+        ages, empty = boxes.new_zeros(len(boxes), 1 + PAST), boxes.new_zeros(len(boxes), self.parts[5])
         blank = torch.cat([filtered, ages, last.repeat(1, PAST), _log_shape(last), empty], 1)
         return self.update(blank, boxes, scores, filtered)
 
@@ -167,24 +164,21 @@ class Recurrent(nn.Module):
 
     def update(self, state: Tensor, boxes: Tensor, scores: Tensor, filtered: Tensor | None = None) -> Tensor:
         """See `Motion`; `filtered` replaces the filter's own update."""
-        _, _, ages, past, shape, _, memory, identity = state.split(self.parts, 1)
-        features = self._features(state, boxes, scores)
-        memory = self._read(features, memory) if len(features) else memory
-        if self.identity is not None and len(features):
-            identity = self.identity(features[:, None], identity[None])[1][0]
+        _, _, ages, past, shape, memory = state.split(self.parts, 1)
+        memory = self._read(self._features(state, boxes, scores), memory)
         filtered = self.kalman.update(state, boxes, scores) if filtered is None else filtered
         last = box_convert(boxes, "xyxy", "cxcywh")
         shape = shape + scores[:, None] * shape.new_tensor(SHAPE_RATES) * (_log_shape(last) - shape)
         ages, past = torch.cat([torch.zeros_like(ages[:, :2]), ages[:, :-1]], 1), torch.cat([last, past[:, :-4]], 1)
-        return torch.cat([filtered, ages, past, shape, features, memory, identity], 1)
+        return torch.cat([filtered, ages, past, shape, memory], 1)
 
     def warp(self, state: Tensor, camera: Tensor) -> Tensor:
-        """See `Motion`; the cells' memories are relative and stay."""
-        filtered, since, ages, past, shape, *rest = state.split(self.parts, 1)
+        """See `Motion`; the cell's memory is relative and stays."""
+        filtered, since, ages, past, shape, memory = state.split(self.parts, 1)
         zoom = torch.linalg.det(camera[:, :2]).abs().sqrt()
         boxes = past.unflatten(1, (PAST, 4))
         past = torch.cat([boxes[..., :2] @ camera[:, :2].T + camera[:, 2], boxes[..., 2:] * zoom], 2).flatten(1)
-        return torch.cat([self.kalman.warp(filtered, camera), since, ages, past, shape + zoom.log(), *rest], 1)
+        return torch.cat([self.kalman.warp(filtered, camera), since, ages, past, shape + zoom.log(), memory], 1)
 
     def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """See `Motion`."""
@@ -194,14 +188,10 @@ class Recurrent(nn.Module):
         moved = position + stay * (last - position) + shift * sigma
         return torch.cat([moved[:, :2], moved[:, 2:].clamp(min=1.0)], 1), sigma * stretch.clamp(-4, 4).exp()
 
-    def read(self, state: Tensor) -> Tensor:
-        """(N, FEATURES) the last observation of each track as the cells read it."""
-        return state.split(self.parts, 1)[5]
-
     def past(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """The last observations, newest first: boxes (N, PAST, 4) as centre x, y, width, height, ages (N, PAST) in
         seconds. Of a younger track the first is repeated."""
-        _, _, ages, past, *_ = state.split(self.parts, 1)
+        _, _, ages, past, _, _ = state.split(self.parts, 1)
         return past.unflatten(1, (PAST, 4)), ages
 
     def describe(self, state: Tensor, position: Tensor) -> Tensor:
@@ -209,11 +199,11 @@ class Recurrent(nn.Module):
 
         position: (N, 4) what `locate` said.
         """
-        *_, shape, _, _, identity = state.split(self.parts, 1)
-        return torch.cat([shape - _log_shape(position), self._context(state), identity], 1)
+        shape = state.split(self.parts, 1)[4]
+        return torch.cat([shape - _log_shape(position), self._context(state)], 1)
 
     def _features(self, state: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
-        """(N, FEATURES) an observation as the cells read it, relative to size and elapsed time."""
+        """(N, FEATURES) an observation as the cell reads it, relative to size and elapsed time."""
         filtered, since, _, past, *_ = state.split(self.parts, 1)
         (position, sigma), velocity, last = self.kalman.locate(filtered), filtered[:, 1::5], past[:, :4]
         seen, size = box_convert(boxes, "xyxy", "cxcywh"), _size(last)
@@ -225,7 +215,7 @@ class Recurrent(nn.Module):
 
     def _context(self, state: Tensor) -> Tensor:
         """(N, hidden + CONTEXT) what the head reads: the memory, elapsed time and the filter's own prediction."""
-        filtered, since, _, past, _, _, memory, _ = state.split(self.parts, 1)
+        filtered, since, _, past, _, memory = state.split(self.parts, 1)
         (position, sigma), velocity = self.kalman.locate(filtered), filtered[:, 1::5]
         last = past[:, :4]
         size = _size(last)
@@ -237,6 +227,8 @@ class Recurrent(nn.Module):
 
     def _read(self, features: Tensor, memory: Tensor) -> Tensor:
         """(N, H) the cell's memory after one observation."""
+        if not len(features):
+            return memory
         if isinstance(self.cell, nn.LSTM):
             long, short = (part.contiguous() for part in memory[None].chunk(2, 2))
             _, (short, long) = self.cell(features[:, None], (short, long))

@@ -52,7 +52,7 @@ class Tracker:
         weights: str | Path | None = None,
         min_score: float = 0.1,
         min_hits: int = 2,
-        max_age: float = 1.0,
+        max_age: float = 2.0,
         frame_rate: float = 30.0,
     ) -> None:
         self.motion, self.association = _networks(motion, association, weights or SHIPPED)

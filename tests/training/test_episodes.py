@@ -60,17 +60,6 @@ def test_what_is_recorded_is_what_a_good_tracker_does() -> None:
     )
 
 
-def test_histories_hold_the_last_observations_in_order() -> None:
-    questions, _ = record(Tracker(Recurrent().eval(), Byte()), walkers(60))
-    last = questions[-1]
-    assert int(last.lengths.max()) == 40
-    assert bool((last.history[0, : last.lengths[0]].abs().sum(1) > 0).all())
-    earlier = questions[-2]
-    if earlier.lengths[0] == last.lengths[0] == 40:
-        seen = last.history[0, :-1], earlier.history[0, 1:]
-        assert torch.equal(*seen) or torch.equal(last.history[0], earlier.history[0])
-
-
 def test_joined_frames_keep_their_answers() -> None:
     questions, _ = record(Tracker(Recurrent().eval(), Byte()), walkers())
     both = join(questions[5:7])

@@ -1,21 +1,20 @@
-"""Training of the association network and of the memory it reads, on what the tracker itself asked."""
+"""Training of the association network on what the tracker itself asked."""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from track.graph import Learned, MessagePassing, Scores, load_graph, log_total, save_network
+from track.graph import Learned, MessagePassing, load_graph, log_total, save_network
 from track.metrics import OVERALL, score
-from track.motion import Recurrent, load_motion
+from track.motion import load_motion
 from track.structures import Tracks
 from track.tracker import Tracker
 from track.training.episodes import Question, Video, join, record
@@ -24,7 +23,7 @@ from track.training.schedule import warmup_cosine
 
 class AssociationModule(lightning.LightningModule):
     """Learns each track's choice among its detections or nobody, and each detection's among its tracks or none, by
-    cross-entropy both ways. The motion model stays as it is, but for the cell that remembers what tells objects apart.
+    cross-entropy both ways. The motion model stays as it is.
 
     motion: weights of the motion model (default: the shipped). checkpoint: weights of both networks to start from, in
     place of a new one. What is tracked with and exported is the running average of the weights.
@@ -36,41 +35,30 @@ class AssociationModule(lightning.LightningModule):
         checkpoint: str | None = None,
         hidden: int = 64,
         rounds: int = 2,
-        identity: int = 64,
         dropout: float = 0.1,
         weight_decay: float = 1e-2,
         learning_rate: float = 2e-3,
         average: float = 0.998,
     ) -> None:
         super().__init__()
-        recurrent = load_motion(checkpoint or motion)
-        if not checkpoint:
-            plain = recurrent
-            recurrent = Recurrent(**{**plain.options, "identity": identity})
-            recurrent.load_state_dict(plain.state_dict(), strict=False)
-            recurrent.requires_grad_(False)
+        self.motion = load_motion(checkpoint or motion)
         if checkpoint:
-            network = load_graph(checkpoint).requires_grad_().train()
+            self.network = load_graph(checkpoint).requires_grad_().train()
         else:
-            network = MessagePassing(recurrent.described, hidden, rounds, dropout)
-            if identity:
-                recurrent.identity.reset_parameters()
-        if recurrent.identity is not None:
-            recurrent.identity.requires_grad_()
-        self.networks = nn.ModuleDict({"motion": recurrent, "association": network})
-        self.average = AveragedModel(self.networks, multi_avg_fn=get_ema_multi_avg_fn(average))
+            self.network = MessagePassing(self.motion.described, hidden, rounds, dropout)
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(average))
         self.weight_decay, self.learning_rate = weight_decay, learning_rate
         self.tracked: dict[str, tuple[list[Tracks], list[Tracks]]] = {}
 
     def training_step(self, batch: Question, index: int) -> Tensor:
         """The loss, logged as train/loss."""
-        loss = choice_loss(self.networks, batch)
+        loss = choice_loss(self.network, batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.of_track))
         return loss
 
     def on_train_batch_end(self, *_: object) -> None:
         """Move the average on."""
-        self.average.update_parameters(self.networks)
+        self.average.update_parameters(self.network)
 
     def validation_step(self, video: Video, index: int) -> None:
         """Track a held-out sequence: val/loss on what was asked."""
@@ -89,30 +77,30 @@ class AssociationModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
         """AdamW, warm-up and cosine over the whole run."""
-        learned = [p for p in self.networks.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learned, self.learning_rate, weight_decay=self.weight_decay)
+        weights = self.network.parameters()
+        optimizer = torch.optim.AdamW(weights, self.learning_rate, weight_decay=self.weight_decay)
         schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches), 0.03)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def tracker(self) -> Tracker:
-        """A tracker with a copy of the averaged networks."""
-        networks = deepcopy(self._averaged()).cpu().eval().requires_grad_(False)
-        motion = cast(Recurrent, networks["motion"])
-        return Tracker(motion, Learned(motion, cast(MessagePassing, networks["association"])))
+        """A tracker with a copy of the averaged network."""
+        motion, network = (
+            deepcopy(self.motion).cpu().eval(),
+            deepcopy(self._averaged()).cpu().eval().requires_grad_(False),
+        )
+        return Tracker(motion, Learned(motion, network))
 
     def export(self, folder: Path) -> Path:
         """Write both networks where `tracker.weights` can name them; returns the file."""
-        tracker = self.tracker()
-        motion, learned = cast(Recurrent, tracker.motion), cast(Learned, tracker.association)
-        return save_network(motion, learned.network, folder / "gru.safetensors")
+        return save_network(self.motion, self._averaged(), folder / "gru.safetensors")
 
-    def _averaged(self) -> nn.ModuleDict:
-        return cast(nn.ModuleDict, self.average.module)
+    def _averaged(self) -> MessagePassing:
+        return cast(MessagePassing, self.average.module)
 
 
-def choice_loss(networks: nn.ModuleDict, question: Question) -> Tensor:
+def choice_loss(network: MessagePassing, question: Question) -> Tensor:
     """Mean negative log-likelihood of the tracks' and of the detections' choices, and a fifth of that of `real`."""
-    graph, scores = question.graph, choose(networks, question)
+    graph, scores = question.graph, network(question.graph)
     true = question.of_track[graph.i] == graph.j
     of_tracks = log_total(scores.pair, scores.nobody, graph.i).sum() - scores.nobody[question.of_track < 0].sum()
     of_detections = (
@@ -123,15 +111,3 @@ def choice_loss(networks: nn.ModuleDict, question: Question) -> Tensor:
     real = binary_cross_entropy_with_logits(scores.real[asked], question.real[asked].float(), reduction="sum")
     counts = max(1, len(question.of_track)), max(1, len(question.of_detection)), max(1, int(asked.sum()))
     return (of_tracks - chosen) / counts[0] + (of_detections - chosen) / counts[1] + 0.2 * real / counts[2]
-
-
-def choose(networks: nn.ModuleDict, question: Question) -> Scores:
-    """The network's scores, with the tracks' memories read anew from their histories."""
-    motion, graph = cast(Recurrent, networks["motion"]), question.graph
-    if motion.identity is None:
-        return networks["association"](graph)
-    rows = torch.arange(len(question.lengths), device=question.lengths.device)
-    memory = motion.identity(question.history.float())[0][rows, question.lengths - 1]
-    before, _, after = graph.tracks.tensor_split([motion.described - memory.shape[1], motion.described], 1)
-    scores: Scores = networks["association"](replace(graph, tracks=torch.cat([before, memory, after], 1)))
-    return scores

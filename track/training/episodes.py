@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections import defaultdict
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -18,7 +17,7 @@ from torchvision.ops import box_convert
 from track.association import Association, Byte, Candidates, Decision
 from track.graph import Graph, build, stack
 from track.mot import Sequence, find_sequences
-from track.motion import FEATURES, Recurrent
+from track.motion import Recurrent
 from track.structures import Detections, Tracks
 from track.tracker import Tracker
 from track.training.simulation import (
@@ -35,7 +34,6 @@ from track.training.simulation import (
     squeeze,
 )
 
-WINDOW = 40  # observations that the identity's cell reads
 DECAY = 0.93  # of a vote for a track's identity, each observation
 TRACKABLE = (1, 2, 7, 8, 12)  # MOTChallenge classes that may be tracked: people, and what is scored as neither
 LENGTH = 300  # frames of an episode
@@ -47,16 +45,13 @@ class Question:
     """What the tracker asked in a frame, or in many stacked, and the answers.
 
     of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. real: (D,) 1
-    an object, 0 not, -1 not asked. history: (T, WINDOW, FEATURES) the last observations of each track, oldest first.
-    lengths: (T,) how many of them there are.
+    an object, 0 not, -1 not asked.
     """
 
     graph: Graph
     of_track: Tensor
     of_detection: Tensor
     real: Tensor
-    history: Tensor
-    lengths: Tensor
 
     def to(self, device: torch.device, **options: bool) -> Question:
         """The same on another device."""
@@ -84,7 +79,6 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
     tracker.association = recorder = Recorder(tracker.association)
     tracker.reset()
     votes: dict[int, dict[int, float]] = {}
-    memories: dict[int, list[Tensor]] = defaultdict(list)
     questions, results = [], []
     cameras: Many[Tensor | None] = episode.cameras or [None] * len(episode.times)
     for truth, seen, camera, time in zip(episode.truth, episode.seen, cameras, episode.times, strict=True):
@@ -95,8 +89,8 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
         if len(ids) and len(detections):
             graph = build(motion, tracks, detections)
             answers = answer(graph, [votes[k] for k in ids], match(detections.boxes, truth), truth)
-            questions.append(Question(graph, *answers, *_history([memories[k] for k in ids])))
-        _remember(tracker, truth, votes, memories)
+            questions.append(Question(graph, *answers))
+        _vote(tracker, truth, votes)
     tracker.association = recorder.association
     return questions, results
 
@@ -132,8 +126,8 @@ def join(questions: Many[Question]) -> Question:
     of_detection = [
         torch.where(q.of_detection >= 0, q.of_detection + s, -1) for q, s in zip(questions, shift_i, strict=False)
     ]
-    rest = [[getattr(q, field.name) for q in questions] for field in fields(Question)[3:]]
-    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, *rest)))
+    real = [question.real for question in questions]
+    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, real)))
 
 
 class EpisodeData(lightning.LightningDataModule):
@@ -267,23 +261,10 @@ def _crowd(truth: list[Tracks], others: list[Video], rng: np.random.Generator) -
     return squeeze(truth, rng) if squeezed else truth, bool(mixed or squeezed)
 
 
-def _history(memories: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-    """history and lengths of a `Question`."""
-    lengths = torch.tensor([min(len(memory), WINDOW) for memory in memories])
-    table = torch.zeros(len(memories), WINDOW, FEATURES, dtype=torch.half)  # there are many of them
-    for row, memory in enumerate(memories):
-        table[row, : lengths[row]] = torch.stack(memory[-WINDOW:])
-    return table, lengths
-
-
-def _remember(
-    tracker: Tracker, truth: Tracks, votes: dict[int, dict[int, float]], memories: dict[int, list[Tensor]]
-) -> None:
-    """Count whose detections the tracks were given in this frame, and keep how they were read."""
-    memory, motion = tracker.memory[tracker.memory.missed == 0], cast(Recurrent, tracker.motion)
-    boxes = box_convert(motion.locate(memory.state)[0], "cxcywh", "xyxy")
-    rows = zip(memory.ids.tolist(), match(boxes, truth).tolist(), motion.read(memory.state), strict=True)
-    for key, identity, features in rows:
+def _vote(tracker: Tracker, truth: Tracks, votes: dict[int, dict[int, float]]) -> None:
+    """Count whose detections the tracks were given in this frame."""
+    memory = tracker.memory[tracker.memory.missed == 0]
+    boxes = box_convert(tracker.motion.locate(memory.state)[0], "cxcywh", "xyxy")
+    for key, identity in zip(memory.ids.tolist(), match(boxes, truth).tolist(), strict=True):
         votes[key] = {k: DECAY * v for k, v in votes.get(key, {}).items()}
         votes[key][identity] = votes[key].get(identity, 0.0) + 1
-        memories[key].append(features)
