@@ -37,7 +37,9 @@ from track.training.simulation import (
 DECAY = 0.93  # of a vote for a track's identity, each observation
 TRACKABLE = (1, 2, 7, 8, 12)  # MOTChallenge classes that may be tracked: people, and what is scored as neither
 LENGTH = 300  # frames of an episode
-STRIDES = 1, 1, 1, 2, 3, 4, 6
+STRIDES = [1] * 8 + [2, 3, 4, 6]
+DROPPED = [0.0] * 5 + [0.3]
+KINDS = 0.5, 0.25, 0.25  # of an episode's detections: as they are, degraded, simulated
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class EpisodeData(lightning.LightningDataModule):
 
     split: of every root, or one for each. detections: files of detections, where a sequence has them; besides, all are
     simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by default
-    every sixth of each root that has more than five. episodes: recorded in an epoch, roots taking equal shares.
+    every sixth of each root that has more than five. episodes: recorded in an epoch; roots take equal shares, one without
+    detections half of one.
     """
 
     def __init__(
@@ -222,7 +225,8 @@ class Recordings(Dataset[bytes]):
 
     def __getitem__(self, index: int) -> bytes:
         rng = np.random.default_rng([self.seed, index])
-        group = self.groups[index % len(self.groups)]
+        share = np.array([2.0 if any(video.files for video in group) else 1.0 for group in self.groups])
+        group = self.groups[rng.choice(len(share), p=share / share.sum())]
         episode = sample(group[rng.integers(len(group))], [video for g in self.groups for video in g], rng)
         return pickle.dumps(record(self.policy, episode)[0])
 
@@ -234,16 +238,15 @@ def sample(video: Video, others: list[Video], rng: np.random.Generator) -> Episo
     start = int(rng.integers(max(1, len(video.truth) - LENGTH * stride + 1)))
     span = slice(start, start + LENGTH * stride)
     truth, cameras = video.truth[span], video.cameras and video.cameras[span]
-    which = int(rng.integers(2 * len(video.files) + 1))
-    if which < len(video.files):
-        seen = video.files[which][span]
-    elif which < 2 * len(video.files):
-        seen = degrade(video.files[which - len(video.files)][span], truth, rng)
+    kind = rng.choice(3, p=KINDS) if video.files else 2
+    if kind < 2:
+        seen = video.files[rng.integers(len(video.files))][span]
+        seen = degrade(seen, truth, rng) if kind else seen
     else:
         truth, moved = _crowd([people(frame) for frame in truth], others, rng)
         cameras, seen = None if moved else cameras, simulate(truth, rng)
     episode = Episode(truth, seen, cameras if rng.random() < 0.5 else None, video.times[span])
-    dropped = rng.choice([0, 0, 0.3])
+    dropped = rng.choice(DROPPED)
     kept = [k for k in range(0, len(truth), stride) if rng.random() >= dropped] or [0]
     episode = skip(episode, kept) if len(kept) < len(truth) else episode
     for change in (mirror, reverse):
