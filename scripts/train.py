@@ -36,7 +36,7 @@ def train(cfg: DictConfig) -> None:
     trainer = instantiate(cfg.trainer)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if not trainer.checkpoint_callback.best_model_path:
-        raise ValueError("no validation ran, so no weights were chosen: give more epochs or time")
+        raise ValueError("no weights were chosen: give more epochs or time, or monitor=null where nothing is held out")
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     model.load_state_dict(best["state_dict"])
     print(f"weights: {model.export(output)}")

@@ -138,8 +138,8 @@ class EpisodeData(lightning.LightningDataModule):
 
     split: of every root, or one for each. detections: files of detections, where a sequence has them; besides, all are
     simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by default
-    every sixth of each root that has more than five. episodes: recorded in an epoch; roots take equal shares, one without
-    detections half of one.
+    every sixth of each root that has more than five. episodes: recorded in an epoch; roots take equal shares, one
+    without detections half of one.
     """
 
     def __init__(
