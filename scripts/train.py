@@ -40,6 +40,8 @@ def train(cfg: DictConfig) -> None:
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     model.load_state_dict(best["state_dict"])
     print(f"weights: {model.export(output)}")
+    if not curves.is_file():
+        return  # fewer steps than trainer.log_every_n_steps, and nothing was held out
     pd.concat([before, pd.read_csv(curves)]).to_csv(curves, index=False)  # Lightning starts the file anew
     plot_curves(curves, output / "curves.png")
     print(f"curves:  {output / 'curves.png'}")

@@ -67,6 +67,27 @@ def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_pat
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
+def test_training_association_writes_weights_that_predict_uses(streets: Path, tmp_path: Path) -> None:
+    small = ["data.episodes=2", "data.batches=3", "data.batch_size=4", "trainer.max_epochs=2", "model.hidden=8"]
+    done = call(
+        "train", "task=association", f"data.root={streets}", "data.held_out=[street-04-01]",
+        "data.detections=[det/det.txt]", *small, "output_dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "weights: run/gru.safetensors" in done.stdout
+    figures = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert "val/hota" in figures[0]
+    weights = "tracker.weights=run/gru.safetensors"
+    tracked = call("predict", f"source={streets}", "detections=det/det.txt", weights, "output_dir=out", cwd=tmp_path)
+    assert tracked.returncode == 0, tracked.stderr
+    again = call(
+        "train", "task=association", f"data.root={streets}", "data.held_out=[]", "monitor=null",
+        "model.checkpoint=run/gru.safetensors", *small, "output_dir=again", cwd=tmp_path,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "weights: again/gru.safetensors" in again.stdout
+
+
 def test_a_bad_sequence_stops_with_one_line_and_leaves_what_was_written(streets: Path, tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "data", 2, 5, seed=4)
     for sequence, text in zip(find_sequences(root), ("1,-1,10,10,20,40,0.9\n", "1,-1,10,10,20,nan,0.9\n"), strict=True):
