@@ -75,6 +75,7 @@ def test_training_association_writes_weights_that_predict_uses(streets: Path, tm
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "weights: run/gru.safetensors" in done.stdout
+    assert (tmp_path / "run" / "reliability.png").stat().st_size > 5000
     figures = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert "val/hota" in figures[0]
     weights = "tracker.weights=run/gru.safetensors"

@@ -1,8 +1,8 @@
-"""Pictures for reports: trajectories over a frame, and the curves of a training run."""
+"""Pictures for reports: trajectories over a frame, the curves of a training run, reliability."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -46,4 +46,17 @@ def plot_curves(metrics: str | Path, path: str | Path) -> None:
         axes.set(title=group, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def plot_reliability(tables: Mapping[str, pd.DataFrame], path: str | Path) -> None:
+    """Write a PNG of happened over claimed, a line a table of `track.calibration`; the diagonal is perfect."""
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    for name, table in tables.items():
+        axes.plot(table["claimed"], table["happened"], marker=".", label=name)
+    axes.set(xlabel="claimed", ylabel="happened", xlim=(0, 1), ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import cast
 
 import lightning
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from track.calibration import calibration_error, reliability
 from track.graph import Learned, MessagePassing, load_graph, log_total, save_network
 from track.metrics import OVERALL, score
 from track.motion import load_motion
+from track.plot import plot_reliability
 from track.structures import Tracks
 from track.tracker import Tracker
 from track.training.episodes import Question, Video, join, record
@@ -49,6 +52,8 @@ class AssociationModule(lightning.LightningModule):
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(average))
         self.weight_decay, self.learning_rate = weight_decay, learning_rate
         self.tracked: dict[str, tuple[list[Tracks], list[Tracks]]] = {}
+        self.claims: list[tuple[Tensor, ...]] = []
+        self.tables: dict[str, pd.DataFrame] = {}
 
     def training_step(self, batch: Question, index: int) -> Tensor:
         """The loss, logged as train/loss."""
@@ -68,9 +73,16 @@ class AssociationModule(lightning.LightningModule):
             batch = join(questions[start : start + 100])
             loss = choice_loss(self._averaged(), batch)
             self.log("val/loss", loss, batch_size=len(batch.of_track), on_epoch=True)
+            self.claims.append(pair_claims(self._averaged(), batch))
 
     def on_validation_epoch_end(self) -> None:
-        """val/hota, val/idf1 and val/mota over the held-out sequences."""
+        """val/hota, val/idf1 and val/mota over the held-out sequences, and how far claims are from what happened."""
+        columns = [torch.cat(column) for column in zip(*self.claims, strict=True)]
+        names = "a pair, of the track", "a pair, of the detection", "a real object"
+        pairs = zip(columns[::2], columns[1::2], strict=True)
+        self.tables = {name: reliability(claimed, true) for name, (claimed, true) in zip(names, pairs, strict=True)}
+        self.log("val/calibration", calibration_error(self.tables[names[0]]))
+        self.claims = []
         figures = score(self.tracked).loc[OVERALL]
         self.log_dict({f"val/{name.lower()}": float(figures[name]) for name in ("HOTA", "IDF1", "MOTA")}, prog_bar=True)
         self.tracked = {}
@@ -91,7 +103,10 @@ class AssociationModule(lightning.LightningModule):
         return Tracker(motion, Learned(motion, network))
 
     def export(self, folder: Path) -> Path:
-        """Write both networks where `tracker.weights` can name them; returns the file."""
+        """Write both networks where `tracker.weights` can name them, and a picture of their reliability; returns the
+        file."""
+        if self.tables:
+            plot_reliability(self.tables, folder / "reliability.png")
         return save_network(self.motion, self._averaged(), folder / "gru.safetensors")
 
     def _averaged(self) -> MessagePassing:
@@ -111,3 +126,13 @@ def choice_loss(network: MessagePassing, question: Question) -> Tensor:
     real = binary_cross_entropy_with_logits(scores.real[asked], question.real[asked].float(), reduction="sum")
     counts = max(1, len(question.of_track)), max(1, len(question.of_detection)), max(1, int(asked.sum()))
     return (of_tracks - chosen) / counts[0] + (of_detections - chosen) / counts[1] + 0.2 * real / counts[2]
+
+
+@torch.no_grad()
+def pair_claims(network: MessagePassing, question: Question) -> tuple[Tensor, ...]:
+    """Probabilities and what happened: of each pair for its track, for its detection, and of detections being real."""
+    graph, scores = question.graph, network(question.graph)
+    true, asked = question.of_track[graph.i] == graph.j, question.real >= 0
+    of_track = (scores.pair - log_total(scores.pair, scores.nobody, graph.i)[graph.i]).exp()
+    of_detection = (scores.pair - log_total(scores.pair, scores.newcomer, graph.j)[graph.j]).exp()
+    return of_track, true, of_detection, true, scores.real[asked].sigmoid(), question.real[asked] > 0

@@ -6,12 +6,15 @@ from copy import deepcopy
 from pathlib import Path
 
 import lightning
+import pandas as pd
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
+from track.calibration import calibration_error, coverage, region
 from track.metrics import score_motmetrics
 from track.motion import Kalman, Motion, Recurrent, load_motion, save_motion
+from track.plot import plot_reliability
 from track.tracker import Tracker
 from track.training.schedule import warmup_cosine
 from track.training.trajectories import HORIZONS, Batch, TrajectoryData
@@ -39,6 +42,8 @@ class MotionModule(lightning.LightningModule):
             load_motion(checkpoint).requires_grad_().train() if checkpoint else Recurrent(cell, hidden, dropout)
         )
         self.weight_decay, self.learning_rate, self.tracked = weight_decay, learning_rate, tracked
+        self.regions: list[tuple[Tensor, Tensor]] = []  # of this validation: horizon's index (N,), region (N, 4)
+        self.tables: dict[str, pd.DataFrame] = {}
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss, logged as train/loss."""
@@ -48,9 +53,11 @@ class MotionModule(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """val/loss, and the mean IoU with the truth 1, 8 and 30 frames ahead beside the Kalman filter's."""
+        """val/loss, and the mean IoU with the truth 1, 5 and 30 frames ahead beside the Kalman filter's."""
         state, target, horizon = unroll(self.network, batch)
-        self.log("val/loss", laplace_loss(*self.network.locate(state), target), batch_size=len(target))
+        predicted = self.network.locate(state)
+        self.log("val/loss", laplace_loss(*predicted, target), batch_size=len(target))
+        self.regions.append((horizon.cpu(), region(*predicted, target).cpu()))
         truth = box_convert(target, "cxcywh", "xyxy")
         for name, motion in (("", self.network), ("kalman_", Kalman())):
             position = motion.locate(unroll(motion, batch)[0])[0]
@@ -60,7 +67,13 @@ class MotionModule(lightning.LightningModule):
                 self.log(f"val/{name}iou_{frames}", rows.mean(), batch_size=len(rows), prog_bar=frames == 1)
 
     def on_validation_epoch_end(self) -> None:
-        """Track held-out sequences: val/mota and val/idf1."""
+        """How much the predicted regions hold; and track held-out sequences: val/mota and val/idf1."""
+        horizon, regions = (torch.cat(column) for column in zip(*self.regions, strict=True))
+        self.regions = []
+        rows = {f"{frames} frames": regions[horizon == HORIZONS.index(frames)] for frames in (1, 5, 30)}
+        self.tables = {name: coverage(held, torch.arange(0.05, 1, 0.05)) for name, held in rows.items()}
+        for name, table in self.tables.items():
+            self.log(f"val/calibration_{name.split()[0]}", calibration_error(table))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, TrajectoryData) or self.trainer.sanity_checking:
             return
@@ -82,7 +95,9 @@ class MotionModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def export(self, folder: Path) -> Path:
-        """Write the network where `tracker.motion.path` can name it; returns the file."""
+        """Write the network where `tracker.weights` can name it, and a picture of its reliability; returns the file."""
+        if self.tables:
+            plot_reliability(self.tables, folder / "reliability.png")
         save_motion(self.network, folder / "motion.safetensors")
         return folder / "motion.safetensors"
 

@@ -1,0 +1,32 @@
+import pytest
+import torch
+from torch.distributions import Laplace
+
+from track.calibration import calibration_error, coverage, region, reliability
+
+LEVELS = torch.tensor([0.5, 0.8, 0.95])
+
+
+@pytest.mark.parametrize(("claimed_scale", "happened"), [(1.0, [0.5, 0.8, 0.95]), (0.5, [0.293, 0.553, 0.776])])
+def test_regions_hold_what_they_claim_if_the_scale_is_right(claimed_scale: float, happened: list[float]) -> None:
+    torch.manual_seed(0)
+    truth = Laplace(torch.zeros(20_000, 4), 3.0).sample()
+    regions = region(torch.zeros(1, 4), torch.full((1, 4), claimed_scale * 3 * 2**0.5), truth)
+    table = coverage(regions, LEVELS)
+    assert table["happened"].tolist() == pytest.approx(happened, abs=0.01)  # 1 - (1 - level) ** scale
+
+
+def test_probabilities_that_happen_as_often_as_claimed_lie_on_the_diagonal() -> None:
+    torch.manual_seed(0)
+    claimed = torch.rand(50_000)
+    honest = reliability(claimed, torch.rand(50_000) < claimed)
+    assert len(honest) == 10
+    assert calibration_error(honest) < 0.01
+    assert calibration_error(reliability(claimed, torch.rand(50_000) < claimed**2)) == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_a_bin_is_as_the_hand_says() -> None:
+    table = reliability(torch.tensor([0.11, 0.15, 0.9]), torch.tensor([True, False, True]))
+    assert table["claimed"].tolist() == pytest.approx([0.13, 0.9])
+    assert table["happened"].tolist() == [0.5, 1.0]
+    assert table["count"].tolist() == [2, 1]
