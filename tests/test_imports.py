@@ -19,7 +19,7 @@ LAYERS = [
         "track.metrics",
         "track.offline",
     },
-    {"track.detector", "track.plot", "track.synthetic", "track.tracker"},
+    {"track.detector", "track.plot", "track.synthetic", "track.crowds", "track.tracker"},
     {"track"},
     {"track.training"},
 ]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from track.association import Byte
 from track.motion import Recurrent
 from track.structures import Detections
 from track.tracker import Tracker
@@ -49,9 +50,22 @@ def test_the_camera_moves_the_memory() -> None:
     assert ids_of(Tracker(), [seen(0), seen(90)]) == [[1], []]
 
 
-def test_classes_do_not_mix() -> None:
+def test_classes_do_not_mix_by_rule() -> None:
     frames = [seen(0), Detections.cat([seen(0, label=3), seen(1)]), Detections.cat([seen(0, label=3), seen(1)])]
-    assert [sorted(ids) for ids in ids_of(Tracker(), frames)] == [[1], [1], [1, 2]]
+    assert [sorted(ids) for ids in ids_of(Tracker(association=Byte()), frames)] == [[1], [1], [1, 2]]
+
+
+def test_a_flickering_label_neither_ends_a_track_nor_changes_its_class() -> None:
+    tracker = Tracker()
+    tracks = [tracker.update(seen(2.0 * t, label=1 if t % 3 == 1 else 5)) for t in range(30)]
+    assert [frame.ids.tolist() for frame in tracks] == [[1]] * 30
+    assert {int(frame.labels) for frame in tracks[3:]} == {5}
+
+
+def test_an_object_of_another_class_beside_is_another_track() -> None:
+    tracker = Tracker()
+    frames = [Detections.cat([seen(0), seen(15, label=3)]) for _ in range(10)]
+    assert [tracker.update(frame).labels.tolist() for frame in frames] == [[1, 3]] * 10
 
 
 def test_permuting_detections_permutes_nothing_but_order() -> None:

@@ -218,6 +218,23 @@ def write_detections(path: Path, frames: Iterable[Detections]) -> None:
     _write(path, rows)
 
 
+def write_sequence(
+    folder: Path, boxes: np.ndarray, cameras: np.ndarray, frame_rate: float, width: int, height: int
+) -> None:
+    """A sequence of ground truth alone: boxes (F, N, 4) xyxy pixels, NaN where absent, cameras (F, 2, 3)."""
+    rows = (
+        f"{frame},{k},{x1 + 1:.2f},{y1 + 1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},1,1,1\n"
+        for frame, table in enumerate(boxes.tolist(), 1)
+        for k, (x1, y1, x2, y2) in enumerate(table, 1)
+        if x1 == x1
+    )
+    _write(folder / "gt" / "gt.txt", rows)
+    affines = enumerate(cameras.reshape(len(cameras), 6).tolist(), 1)
+    _write(folder / "gmc.txt", (",".join(map(str, (frame, *values))) + "\n" for frame, values in affines))
+    sizes = f"seqLength={len(boxes)}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n"
+    _write(folder / "seqinfo.ini", [f"[Sequence]\nname={folder.name}\nimDir=img1\nframeRate={frame_rate:g}\n{sizes}"])
+
+
 def _track_rows(frame: int, tracks: Tracks) -> Iterator[str]:
     """The result file's rows of one frame."""
     for (box, score), identity in zip(_columns(tracks), tracks.ids.tolist(), strict=True):
