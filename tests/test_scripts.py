@@ -121,10 +121,9 @@ def test_a_video_that_stops_early_keeps_the_rows_before(streets: Path, tmp_path:
             for frame in frames(find_sequences(streets)[0].path / "img1"):
                 video.write(frame.image)
     film.write_bytes(film.read_bytes()[: film.stat().st_size * 2 // 3])
-    options = "detector.checkpoint=d.safetensors", "detector.min_score=0", "tracker=kalman", "tracker.new_score=0"
-    done = call(
-        "predict", "source=a.mp4", *options, "tracker.min_score=0", "tracker.min_hits=1", "output_dir=out", cwd=tmp_path
-    )
+    every = "detector.min_score=0", "tracker.min_score=0", "tracker.association.new_score=0", "tracker.min_hits=1"
+    options = "detector.checkpoint=d.safetensors", "tracker=kalman", *every, "output_dir=out"
+    done = call("predict", "source=a.mp4", *options, cwd=tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(r"error: .*a.mp4: stopped after frame \d+, expected 100", done.stderr.strip())
     last = max(int(line.split(",")[0]) for line in (tmp_path / "out" / "a.txt").read_text().splitlines())
