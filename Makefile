@@ -1,13 +1,17 @@
 # make demo: the whole pipeline, small, without a download. make test: every test. make check: what CI runs.
+# make ablation: what each part of the model is worth, hours on two cores; TRACK_DATA names the data.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check
+.PHONY: demo test check ablation
 demo: .venv/installed
 	$(BIN)/python scripts/walkthrough.py
 
 test: .venv/installed
 	$(BIN)/pytest -q
+
+ablation: .venv/installed
+	$(BIN)/python scripts/ablation.py
 
 check: .venv/installed
 	$(BIN)/ruff format --check .

@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
     """Print the chosen evaluator's figures and write them to `output_dir` as CSV."""
     if cfg.evaluator not in ("trackeval", "motmetrics"):
         raise ValueError(f"evaluator: expected trackeval or motmetrics, got {cfg.evaluator}")
-    sequences = find_sequences(str(cfg.truth), cfg.split, cfg.every, cfg.dropped)
+    sequences = find_sequences(str(cfg.truth), cfg.split, cfg.every, cfg.dropped, cfg.sequences)
     truth = {sequence.name: sequence.truth() for sequence in sequences}  # refused before the tracking, if it must be
     folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
     pairs = {sequence.name: (truth[sequence.name], read_results(folder, sequence)) for sequence in sequences}
@@ -47,7 +47,7 @@ def read_results(folder: Path, sequence: Sequence) -> list[Tracks]:
 
 def print_figures(figures: pd.DataFrame) -> None:
     """A table: counts as they are, percentages with two decimals; never cut where there is no terminal."""
-    table = Table("sequence", box=None, pad_edge=False)
+    table = Table(str(figures.index.name or "sequence"), box=None, pad_edge=False)
     for column in figures.columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, *row in figures.itertuples():

@@ -43,13 +43,13 @@ def predict(cfg: DictConfig) -> Path:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns) as progress:
         if source.is_file():
-            if cfg.camera == "file" or (cfg.split, cfg.every, cfg.dropped) != ("all", 1, 0):
-                options = "camera=file, split=, every= and dropped="
+            if cfg.camera == "file" or (cfg.split, cfg.every, cfg.dropped, cfg.sequences) != ("all", 1, 0, None):
+                options = "camera=file, split=, sequences=, every= and dropped="
                 raise ValueError(f"{source}: {options} are for folders of sequences, this is one video")
             steps = progress.track(video_steps(source, cfg, detector), frame_count(source), description=source.name)
             follow(tracker, steps, output / f"{source.stem}.txt", cfg.offline)
             return output
-        for sequence in find_sequences(source, cfg.split, cfg.every, cfg.dropped):
+        for sequence in find_sequences(source, cfg.split, cfg.every, cfg.dropped, cfg.sequences):
             tracker.frame_rate = sequence.frame_rate
             steps = sequence_steps(sequence, cfg, detector)
             steps = progress.track(steps, len(sequence), description=sequence.name)

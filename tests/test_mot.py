@@ -113,6 +113,14 @@ def test_a_root_without_sequences_is_refused(tmp_path: Path) -> None:
         find_sequences(tmp_path / "absent")
 
 
+def test_sequences_are_chosen_by_name(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_sequence(tmp_path, name)
+    assert [s.name for s in find_sequences(tmp_path, chosen=["c", "a"])] == ["a", "c"]
+    with pytest.raises(ValueError, match="no sequence is called d, expected some of a, b, c"):
+        find_sequences(tmp_path, chosen=["a", "d"])
+
+
 def test_a_sequence_says_which_file_it_misses(tmp_path: Path) -> None:
     make_sequence(tmp_path)
     with pytest.raises(ValueError, match=r"a/gt/gt.txt: no such file"):

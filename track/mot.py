@@ -6,7 +6,7 @@ import configparser
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -111,11 +111,17 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda f: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", f.name)])
 
 
-def find_sequences(root: str | Path, split: str = "all", every: int = 1, dropped: float = 0.0) -> list[Sequence]:
-    """Every folder at or below `root` that has a seqinfo.ini, by path.
+def find_sequences(
+    root: str | Path,
+    split: str = "all",
+    every: int = 1,
+    dropped: float = 0.0,
+    chosen: Collection[str] | None = None,
+) -> list[Sequence]:
+    """Every folder at or below `root` that has a seqinfo.ini, by path; of these, those of the names `chosen`.
 
     every: of the split's frames, each so-manieth alone is used. dropped: and of these, so large a part not, at random,
-    the same at every call. ValueError where there is none, or for a number out of range.
+    the same at every call. ValueError where there is none, for a name that none has, or for a number out of range.
     """
     if every < 1 or not 0 <= dropped < 1:
         raise ValueError(
@@ -133,7 +139,10 @@ def find_sequences(root: str | Path, split: str = "all", every: int = 1, dropped
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise ValueError(f"{root}: two sequences are called {twice}, expected each name once")
-    return found
+    unknown = sorted(set(chosen or ()) - set(names))
+    if unknown:
+        raise ValueError(f"{root}: no sequence is called {unknown[0]}, expected some of {', '.join(names)}")
+    return [sequence for sequence in found if chosen is None or sequence.name in chosen]
 
 
 def read_sequence(path: str | Path) -> Sequence:

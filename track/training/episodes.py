@@ -34,7 +34,7 @@ from track.training.simulation import (
     squeeze,
 )
 
-DECAY = 0.93  # of a vote for a track's identity, each observation
+DECAY = 0.93  # of a vote for a track's identity, each frame
 TRACKABLE = (1, 2, 7, 8, 12)  # MOTChallenge classes that may be tracked: people, and what is scored as neither
 LENGTH = 300  # frames of an episode
 STRIDES = [1] * 8 + [2, 3, 4, 6]
@@ -139,7 +139,7 @@ class EpisodeData(lightning.LightningDataModule):
     split: of every root, or one for each. detections: files of detections, where a sequence has them; besides, all are
     simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by default
     every sixth of each root that has more than five. episodes: recorded in an epoch; roots take equal shares, one
-    without detections half of one.
+    without detections half of one. on_policy: record the later epochs under the network, not under BYTE again.
     """
 
     def __init__(
@@ -151,8 +151,10 @@ class EpisodeData(lightning.LightningDataModule):
         episodes: int = 120,
         batches: int = 1200,
         batch_size: int = 64,
+        on_policy: bool = True,
     ) -> None:
         super().__init__()
+        self.on_policy = on_policy
         self.roots = [root] if isinstance(root, str) else list(root)
         self.splits = [split] * len(self.roots) if isinstance(split, str) else list(split)
         if len(self.splits) != len(self.roots):
@@ -178,7 +180,7 @@ class EpisodeData(lightning.LightningDataModule):
         """Frames of the episodes of this epoch, and half of those before."""
         assert self.trainer is not None
         policy: Tracker = cast(Any, self.trainer.lightning_module).tracker()
-        if self.trainer.current_epoch == 0:
+        if self.trainer.current_epoch == 0 or not self.on_policy:
             policy.association = Byte()
         recordings = Recordings(self.groups, policy, self.episodes)
         loader = DataLoader(recordings, batch_size=None, num_workers=2)
@@ -265,9 +267,13 @@ def _crowd(truth: list[Tracks], others: list[Video], rng: np.random.Generator) -
 
 
 def _vote(tracker: Tracker, truth: Tracks, votes: dict[int, dict[int, float]]) -> None:
-    """Count whose detections the tracks were given in this frame."""
+    """Count whose detections the tracks were given in this frame; the votes of all others fade too, so that who has
+    followed somebody of late outvotes who lost him."""
+    for ballot in votes.values():
+        for identity in ballot:
+            ballot[identity] *= DECAY
     memory = tracker.memory[tracker.memory.missed == 0]
     boxes = box_convert(tracker.motion.locate(memory.state)[0], "cxcywh", "xyxy")
     for key, identity in zip(memory.ids.tolist(), match(boxes, truth).tolist(), strict=True):
-        votes[key] = {k: DECAY * v for k, v in votes.get(key, {}).items()}
-        votes[key][identity] = votes[key].get(identity, 0.0) + 1
+        ballot = votes.setdefault(key, {})
+        ballot[identity] = ballot.get(identity, 0.0) + 1

@@ -20,6 +20,7 @@ from track.structures import Detections, Tracks
 
 Boxes = TypeVar("Boxes", Detections, Tracks)
 SEEN = 0.1  # detections of lower scores are dropped
+SAME = 0.3  # IoU from which a box is somebody's: below the evaluator's 0.5, a poor box carries a track on all the same
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ def relabel(episode: Episode, rng: np.random.Generator, classes: int = 4) -> Epi
 
 
 def match(boxes: Tensor, truth: Tracks) -> Tensor:
-    """(N,) whose each box is, by one-to-one matching at IoU 0.5; -1 where nobody's."""
-    i, j = assign(box_iou(truth.boxes, boxes).nan_to_num(0.0), 0.5)
+    """(N,) whose each box is, by one-to-one matching at IoU `SAME`; -1 where nobody's."""
+    i, j = assign(box_iou(truth.boxes, boxes).nan_to_num(0.0), SAME)
     whose = torch.full((len(boxes),), -1)
     whose[j] = truth.ids[i]
     return whose

@@ -1,0 +1,96 @@
+"""What each part is worth: python scripts/ablation.py, or make ablation. Trains every variant, prints one table."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from evaluate import print_figures
+from omegaconf import DictConfig, OmegaConf
+from refuse import refusing
+
+from track.metrics import OVERALL
+
+SCRIPTS = Path(__file__).parent
+MOTIONS = {
+    "GRU": ["cell=gru"],
+    "LSTM": ["cell=lstm"],
+    "RNN": ["cell=rnn"],
+    "GRU of 32": ["model.hidden=32"],
+    "GRU of 128": ["model.hidden=128"],
+}
+NETWORKS = {
+    "learned association": [],
+    "learned, on BYTE's episodes alone": ["data.on_policy=false"],
+    "learned, no message passing": ["model.rounds=0"],
+    "learned, 32 wide": ["model.hidden=32"],
+    "learned, 128 wide": ["model.hidden=128"],
+}
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="ablation")
+@refusing
+def main(cfg: DictConfig) -> None:
+    """Train, judge with and without the camera's motion, print the table and write it as ablation.csv."""
+    output = Path(str(cfg.output_dir))
+    rows = {"Kalman, BYTE": judge(cfg, output / "kalman", ["tracker=kalman"])}
+    for name, options in MOTIONS.items():
+        weights = trained(cfg, "motion", output / slug(name), options)
+        rows[f"{name}, BYTE"] = judge(cfg, output / slug(name), ["tracker=byte", f"tracker.weights={weights}"])
+    motion = output / slug("GRU") / "motion.safetensors"
+    for name, options in NETWORKS.items():
+        weights = trained(cfg, "association", output / slug(name), [f"model.motion={motion}", *options])
+        rows[f"GRU, {name}"] = judge(cfg, output / slug(name), ["tracker=gru", f"tracker.weights={weights}"])
+    table = pd.DataFrame(rows).T.rename_axis("tracker")
+    table.to_csv(output / "ablation.csv", float_format="%.2f")
+    print_figures(table)
+    print(output / "ablation.csv")
+
+
+def trained(cfg: DictConfig, task: str, folder: Path, options: list[str]) -> Path:
+    """The weights of a variant, which is trained unless it lies there."""
+    file = folder / ("motion.safetensors" if task == "motion" else "gru.safetensors")
+    if not file.is_file():
+        settings = {**cfg.train, **cfg[task], "seed": cfg.seed, "output_dir": folder}
+        call("train", [f"task={task}", *overrides(settings), *options])
+    return file
+
+
+def judge(cfg: DictConfig, folder: Path, options: list[str]) -> dict[str, float]:
+    """HOTA and IDF1 of a tracker on everything it is judged by, without the camera's motion and with it."""
+    figures = {}
+    for name, where in cfg.judge.items():
+        for camera in ("none", "file"):
+            place = folder / f"{slug(name)}-{camera}"
+            file = place / "metrics.csv"
+            if not file.is_file():
+                call("evaluate", [*overrides({**where, "camera": camera, "output_dir": place}), *options])
+            row = pd.read_csv(file, index_col="sequence").loc[OVERALL]
+            ending = "" if camera == "none" else " camera"
+            figures |= {f"{name}{ending} {metric}": float(row[metric]) for metric in ("HOTA", "IDF1")}
+    return figures
+
+
+def call(script: str, options: list[str]) -> None:
+    """Run one of the commands, and show it. ValueError where it fails."""
+    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *options]
+    print(" ".join(command), flush=True)
+    if subprocess.run(command, check=False).returncode:
+        raise ValueError(f"{script}: failed, see above; what was finished before is kept")
+
+
+def overrides(settings: dict[str, Any]) -> list[str]:
+    """Hydra's command line for settings; a list as [a,b]."""
+    plain = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in settings.items()}
+    return [f"{key}=[{','.join(v)}]" if isinstance(v, list) else f"{key}={v}" for key, v in plain.items()]
+
+
+def slug(name: str) -> str:
+    """A folder's name."""
+    return name.lower().replace(",", "").replace("'", "").replace(" ", "-")
+
+
+if __name__ == "__main__":
+    main()
