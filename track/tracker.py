@@ -79,7 +79,7 @@ class Tracker:
         decision = self.association(self._candidates(memory, elapsed), detections)
         memory = self._observe(memory, decision.tracks, detections[decision.detections])
         alive = (memory.missed <= self.max_age) & (memory.confirmed | (memory.missed == 0))
-        self.memory = memory[alive]
+        self.memory = memory if bool(alive.all()) else memory[alive]
         if len(decision.newcomers):  # seldom, and a third of a millisecond
             self.memory = _cat(self.memory, self._born(detections[decision.newcomers], first))
         return self._report(self.memory)
@@ -133,9 +133,9 @@ class Tracker:
         return EVIDENCE * seen.scores[:, None] * one_hot(seen.labels, self.classes)
 
     def _report(self, memory: Memory) -> Tracks:
-        memory = memory[memory.confirmed & (memory.missed == 0)]
-        boxes = box_convert(self.motion.locate(memory.state)[0], "cxcywh", "xyxy")
-        return Tracks(boxes, memory.scores, memory.evidence.argmax(1), memory.ids)
+        rows = (memory.confirmed & (memory.missed == 0)).nonzero()[:, 0]
+        boxes = box_convert(self.motion.locate(memory.state[rows])[0], "cxcywh", "xyxy")
+        return Tracks(boxes, memory.scores[rows], memory.evidence[rows].argmax(1), memory.ids[rows])
 
 
 def _networks(

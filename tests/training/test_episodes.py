@@ -7,10 +7,10 @@ import torch
 from track.association import Byte
 from track.graph import Graph
 from track.motion import Recurrent
-from track.structures import Tracks
+from track.structures import Detections, Tracks
 from track.synthetic import make_dataset
 from track.tracker import Tracker
-from track.training.episodes import EpisodeData, answer, join, record, sample
+from track.training.episodes import EpisodeData, answer, join, record, sample, vote
 from track.training.simulation import Episode, match, simulate
 
 
@@ -27,12 +27,14 @@ EVERY = [(i, j) for i in range(2) for j in range(2)]
     [
         ([{7: 3.0}, {8: 3.0}], [7, 8], EVERY, [0, 1]),
         ([{7: 3.0, 8: 1.0}, {8: 3.0, 7: 1.0}], [7, 8], EVERY, [0, 1]),  # after a swap of one frame it is undone
-        ([{7: 1.0, 8: 3.0}, {8: 3.5}], [7, 8], EVERY, [-1, 1]),  # two tracks of one person: the surer has it
+        ([{8: 3.0}, {8: 3.5}], [7, 8], EVERY, [-1, 1]),  # two tracks of one person: the surer has it
+        ([{7: 1.0, 8: 3.0}, {8: 3.5}], [7, 8], EVERY, [0, 1]),  # and the other goes to whom nobody follows
+        ([{-1: 3.0, 7: 1.0}, {8: 1.0}], [7, 8], EVERY, [0, 1]),  # who was seen badly for a while is still himself
         ([{7: 3.0}, {-1: 3.0}], [-1, 7], EVERY, [1, -1]),  # a track of nobody has nothing
         ([{7: 3.0}, {8: 3.0}], [7, 8], [(0, 1), (1, 1)], [-1, 1]),  # out of reach
     ],
 )
-def test_a_track_is_whose_most_of_its_recent_detections_were(
+def test_tracks_and_people_are_matched_by_most_votes(
     votes: list[dict[int, float]], whose: list[int], pairs: list[tuple[int, int]], of_track: list[int]
 ) -> None:
     truth = Tracks.from_rows([[0, 0, 9, 9, 1, 1, 7], [9, 0, 20, 9, 1, 2, 8]])
@@ -58,6 +60,16 @@ def test_what_is_recorded_is_what_a_good_tracker_does() -> None:
         np.mean([len(set(match(r.boxes, t).tolist()) - {-1}) for r, t in zip(results, episode.truth, strict=True)])
         > 2.5
     )
+
+
+def test_votes_are_for_whom_a_track_follows_and_fade_without_him() -> None:
+    tracker, votes = Tracker(Recurrent().eval().requires_grad_(False), Byte(), min_hits=1), {9: {5: 4.0}}
+    truth = walkers().truth
+    for frame in truth[:10]:
+        tracker.update(Detections(frame.boxes, frame.scores, frame.labels))
+        vote(tracker, frame, votes)
+    every_frame = sum(0.93**k for k in range(10))
+    assert votes == {k: {k: pytest.approx(every_frame)} for k in (1, 2, 3)} | {9: {5: pytest.approx(4 * 0.93**10)}}
 
 
 def test_joined_frames_keep_their_answers() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.ops import box_convert
 
-from track.association import Association, Byte, Candidates, Decision
+from track.association import Association, Byte, Candidates, Decision, assign
 from track.graph import Graph, build, stack
 from track.mot import Sequence, find_sequences
 from track.motion import Recurrent
@@ -92,7 +92,7 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
             graph = build(motion, tracks, detections)
             answers = answer(graph, [votes[k] for k in ids], match(detections.boxes, truth), truth)
             questions.append(Question(graph, *answers))
-        _vote(tracker, truth, votes)
+        vote(tracker, truth, votes)
     tracker.association = recorder.association
     return questions, results
 
@@ -100,16 +100,16 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
 def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tracks) -> tuple[Tensor, Tensor, Tensor]:
     """of_track, of_detection and real of a `Question`.
 
-    A track is whose most of its recent detections were, so that it returns to its owner after a swap. votes: of each
-    track, weights by identity (-1: nobody). whose: (D,) identity of each detection.
+    Tracks and identities are matched one to one by the most votes: after a swap a track returns to its owner, and who
+    was mistaken for somebody that another track follows goes to whom nobody does. votes: of each track, weights by
+    identity (-1: nobody). whose: (D,) identity of each detection.
     """
-    best = [max(ballot.items(), key=lambda item: item[1]) for ballot in votes]
-    owner: dict[int, int] = {}
-    for row, (identity, weight) in enumerate(best):
-        if identity >= 0 and (identity not in owner or best[owner[identity]][1] < weight):
-            owner[identity] = row
+    known = sorted({identity for ballot in votes for identity in ballot if identity >= 0})
+    weights = torch.tensor([[ballot.get(identity, 0.0) for identity in known] for ballot in votes])
+    rows, columns = assign(weights, 0.0)
+    owner = dict(zip([known[k] for k in columns.tolist()], rows.tolist(), strict=True))
     pairs = set(zip(graph.i.tolist(), graph.j.tolist(), strict=True))
-    of_track, of_detection = torch.full((len(best),), -1), torch.full((len(whose),), -1)
+    of_track, of_detection = torch.full((len(votes),), -1), torch.full((len(whose),), -1)
     for column, identity in enumerate(whose.tolist()):
         row = owner.get(identity, -1)
         if (row, column) in pairs:
@@ -266,7 +266,7 @@ def _crowd(truth: list[Tracks], others: list[Video], rng: np.random.Generator) -
     return squeeze(truth, rng) if squeezed else truth, bool(mixed or squeezed)
 
 
-def _vote(tracker: Tracker, truth: Tracks, votes: dict[int, dict[int, float]]) -> None:
+def vote(tracker: Tracker, truth: Tracks, votes: dict[int, dict[int, float]]) -> None:
     """Count whose detections the tracks were given in this frame; the votes of all others fade too, so that who has
     followed somebody of late outvotes who lost him."""
     for ballot in votes.values():
