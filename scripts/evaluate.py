@@ -11,8 +11,9 @@ from refuse import refusing
 from rich.console import Console
 from rich.table import Table
 
-from track.metrics import score, score_motmetrics
+from track.metrics import overlaps, score, score_motmetrics
 from track.mot import Sequence, find_sequences, read_tracks
+from track.plot import plot_identities
 from track.structures import Tracks
 
 
@@ -35,6 +36,9 @@ def main(cfg: DictConfig) -> None:
         print(motmetrics.io.render_summary(figures, formatters=formatters, namemap=names))
     write_figures(figures, file)
     print(file)
+    for name, (true, results) in pairs.items() if cfg.plots else ():
+        plot_identities(file.with_name(f"{name}.png"), overlaps(name, true, results))
+        print(file.with_name(f"{name}.png"))
 
 
 def read_results(folder: Path, sequence: Sequence) -> list[Tracks]:

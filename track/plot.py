@@ -1,15 +1,19 @@
-"""Pictures for reports: trajectories over a frame, the curves of a training run, reliability."""
+"""Pictures for reports: trajectories over a frame, who was followed by whom, training curves, reliability."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from track.association import assign
 from track.draw import colour_of
+from track.metrics import MATCH_IOU, Overlap
 from track.structures import Tracks
 
 
@@ -30,6 +34,28 @@ def plot_trajectories(path: str | Path, results: Sequence[Tracks], background: T
         axes.annotate(str(identity), line[-1], color="white", fontsize=9, xytext=(4, 4), textcoords="offset points")
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
+    figure.savefig(path)
+
+
+def plot_identities(path: str | Path, frames: Sequence[Overlap]) -> None:
+    """Write a PNG with a bar for each true identity over time, in the colour of the track that follows it.
+
+    One colour is a perfect track, a change of colour a switch, black a frame without a track; white, nobody there.
+    """
+    identities = sorted({int(k) for frame in frames for k in frame.truth})
+    bars = np.ones((max(1, len(identities)), len(frames), 3), np.float32)
+    for f, frame in enumerate(frames):
+        rows = np.searchsorted(identities, frame.truth)
+        bars[rows, f] = 0
+        i, j = (index.numpy() for index in assign(torch.from_numpy(frame.iou), MATCH_IOU))
+        for row, track in zip(rows[i], frame.predictions[j].tolist(), strict=True):
+            bars[row, f] = np.array(colour_of(track)) / 255
+    figure = Figure(figsize=(10, 1 + 0.22 * len(bars)), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(bars, aspect="auto", interpolation="nearest", extent=(0.5, len(frames) + 0.5, len(bars), 0))
+    axes.hlines(range(1, len(bars)), 0.5, len(frames) + 0.5, color="white", linewidth=3)
+    axes.set_yticks(np.arange(len(identities)) + 0.5, labels=[str(k) for k in identities], fontsize=7)
+    axes.set(xlabel="frame", ylabel="true identity")
     figure.savefig(path)
 
 
