@@ -17,7 +17,7 @@ from track.checkpoint import load, save
 
 STEPS_PER_SECOND = 30.0  # noise is stated per step of 1/30 s, the frame rate that trackers are tuned at
 FEATURES, CONTEXT = 19, 14  # columns that the recurrent cell and its head read
-SHAPE_RATES = 0.1, 0.1, 0.02, 0.02  # of the slow averages of (log width, log height), an observation of score 1
+SLOW_RATES = 0.1, 0.1, 0.1, 0.02, 0.02, 0.02  # of the slow averages of `_looks`, an observation of score 1
 PAST = 40  # observations that are kept as they were
 SHIPPED = Path(__file__).parent / "weights" / "gru.safetensors"
 
@@ -129,7 +129,7 @@ class Recurrent(nn.Module):
     LSTM of Hochreiter and Schmidhuber (1997), and the plain tanh network of Elman (1990).
 
     State (N, S), the columns of `parts`: the filter's 20, seconds since the last observation, the ages of the last
-    `PAST` and their (x, y, w, h), slow averages of log width and height, and the cell's memory.
+    `PAST` and their (x, y, w, h), slow averages of log width, log height and the feet's y, and the cell's memory.
     """
 
     def __init__(self, cell: str = "gru", hidden: int = 64, dropout: float = 0.0) -> None:
@@ -140,8 +140,8 @@ class Recurrent(nn.Module):
         self.options = {"cell": cell, "hidden": hidden, "dropout": dropout}
         self.kalman = Kalman()
         memory = hidden * (2 if cell == "lstm" else 1)
-        self.parts = [Kalman.size, 1, PAST, 4 * PAST, len(SHAPE_RATES), memory]
-        self.described = len(SHAPE_RATES) + hidden + CONTEXT
+        self.parts = [Kalman.size, 1, PAST, 4 * PAST, len(SLOW_RATES), memory]
+        self.described = len(SLOW_RATES) + hidden + CONTEXT
         self.cell = CELLS[cell](FEATURES, hidden, batch_first=True)
         last = nn.Linear(64, 12)
         nn.init.zeros_(last.weight)
@@ -154,7 +154,7 @@ class Recurrent(nn.Module):
         filtered = self.kalman.start(boxes, scores)
         last = box_convert(boxes, "xyxy", "cxcywh")
         ages, empty = boxes.new_zeros(len(boxes), 1 + PAST), boxes.new_zeros(len(boxes), self.parts[5])
-        blank = torch.cat([filtered, ages, last.repeat(1, PAST), _log_shape(last), empty], 1)
+        blank = torch.cat([filtered, ages, last.repeat(1, PAST), _looks(last), empty], 1)
         return self.update(blank, boxes, scores, filtered)
 
     def predict(self, state: Tensor, elapsed: Tensor) -> Tensor:
@@ -164,21 +164,24 @@ class Recurrent(nn.Module):
 
     def update(self, state: Tensor, boxes: Tensor, scores: Tensor, filtered: Tensor | None = None) -> Tensor:
         """See `Motion`; `filtered` replaces the filter's own update."""
-        _, _, ages, past, shape, memory = state.split(self.parts, 1)
+        _, _, ages, past, slow, memory = state.split(self.parts, 1)
         memory = self._read(self._features(state, boxes, scores), memory)
         filtered = self.kalman.update(state, boxes, scores) if filtered is None else filtered
         last = box_convert(boxes, "xyxy", "cxcywh")
-        shape = shape + scores[:, None] * shape.new_tensor(SHAPE_RATES) * (_log_shape(last) - shape)
+        slow = slow + scores[:, None] * slow.new_tensor(SLOW_RATES) * (_looks(last) - slow)
         ages, past = torch.cat([torch.zeros_like(ages[:, :2]), ages[:, :-1]], 1), torch.cat([last, past[:, :-4]], 1)
-        return torch.cat([filtered, ages, past, shape, memory], 1)
+        return torch.cat([filtered, ages, past, slow, memory], 1)
 
     def warp(self, state: Tensor, camera: Tensor) -> Tensor:
         """See `Motion`; the cell's memory is relative and stays."""
-        filtered, since, ages, past, shape, memory = state.split(self.parts, 1)
+        filtered, since, ages, past, slow, memory = state.split(self.parts, 1)
         zoom = torch.linalg.det(camera[:, :2]).abs().sqrt()
         boxes = past.unflatten(1, (PAST, 4))
         past = torch.cat([boxes[..., :2] @ camera[:, :2].T + camera[:, 2], boxes[..., 2:] * zoom], 2).flatten(1)
-        return torch.cat([self.kalman.warp(filtered, camera), since, ages, past, shape + zoom.log(), memory], 1)
+        shape, feet = slow.unflatten(1, (2, 3)).tensor_split([2], 2)
+        feet = camera[1, 0] * boxes[:, :1, :1] + camera[1, 1] * feet + camera[1, 2]
+        slow = torch.cat([shape + zoom.log(), feet], 2).flatten(1)
+        return torch.cat([self.kalman.warp(filtered, camera), since, ages, past, slow, memory], 1)
 
     def locate(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """See `Motion`."""
@@ -195,12 +198,12 @@ class Recurrent(nn.Module):
         return past.unflatten(1, (PAST, 4)), ages
 
     def describe(self, state: Tensor, position: Tensor) -> Tensor:
-        """(N, described) what is remembered of each track, relative to its size: what association reads.
-
-        position: (N, 4) what `locate` said.
+        """(N, described) what is remembered of each track, relative to its size: what association reads. The first six
+        columns are the slow averages' distance from `position` (N, 4), what `locate` said.
         """
-        shape = state.split(self.parts, 1)[4]
-        return torch.cat([shape - _log_shape(position), self._context(state)], 1)
+        apart = state.split(self.parts, 1)[4] - _looks(position)
+        apart[:, 2::3] /= position[:, 3:].clamp(min=1.0)
+        return torch.cat([apart, self._context(state)], 1)
 
     def _features(self, state: Tensor, boxes: Tensor, scores: Tensor) -> Tensor:
         """(N, FEATURES) an observation as the cell reads it, relative to size and elapsed time."""
@@ -236,9 +239,10 @@ class Recurrent(nn.Module):
         return self.cell(features[:, None], memory[None].contiguous())[1][0]
 
 
-def _log_shape(position: Tensor) -> Tensor:
-    """(N, 4) log width and height, twice."""
-    return position[:, 2:].clamp(min=1.0).log().repeat(1, 2)
+def _looks(position: Tensor) -> Tensor:
+    """(N, 6) what tells people apart for long: log width, log height and the feet's y, pixels; all of it twice."""
+    feet = position[:, 1:2] + position[:, 3:] / 2
+    return torch.cat([position[:, 2:].clamp(min=1.0).log(), feet], 1).repeat(1, 2)
 
 
 def save_motion(network: Recurrent, path: Path) -> Path:
