@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from track.detector import build, save_detector
 from track.mot import find_sequences, read_tracks, write_detections
@@ -45,10 +46,13 @@ def test_predict_then_evaluate_scores_perfect_detections_highly(streets: Path, t
 def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_path: Path) -> None:
     done = call(
         "train", "task=motion", f"data.root={streets}", "data.held_out=[street-04-01]", "data.detections=det/det.txt",
-        "trainer.max_epochs=1", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run", cwd=tmp_path,
+        "trainer.max_epochs=2", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run",
+        "model.learning_rate=0", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "weights: run/motion.safetensors" in done.stdout
+    kept = {name: torch.load(tmp_path / f"run/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert kept == {"best": 0, "last": 1}
     assert "val/mota" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
     before = (tmp_path / "run" / "metrics.csv").read_text()
     weights = "tracker.weights=run/motion.safetensors"
@@ -56,14 +60,14 @@ def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_pat
     assert tracked.returncode == 0, tracked.stderr
     resumed = call(
         "train", "task=motion", f"data.root={streets}", "data.held_out=[street-04-01]", "data.detections=det/det.txt",
-        "trainer.max_epochs=2", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run",
+        "trainer.max_epochs=3", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run",
         "ckpt_path=last", cwd=tmp_path,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
     epochs = [line.split(",")[0] for line in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]]
     assert epochs == sorted(epochs)
-    assert set(epochs) == {"0", "1"}
-    assert epochs.count("0") == before.count("\n0,")
+    assert set(epochs) == {"0", "1", "2"}
+    assert epochs.count("1") == before.count("\n1,")
     assert (tmp_path / "run" / "config.yaml").is_file()
 
 
