@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pandas as pd
@@ -53,8 +52,7 @@ def trained(cfg: DictConfig, task: str, folder: Path, options: list[str]) -> Pat
     """The weights of a variant, which is trained unless it lies there."""
     file = folder / ("motion.safetensors" if task == "motion" else "gru.safetensors")
     if not file.is_file():
-        settings = {**cfg.train, **cfg[task], "seed": cfg.seed, "output_dir": folder}
-        call("train", [f"task={task}", *overrides(settings), *options])
+        call("train", [f"task={task}", *overrides(cfg.train), *overrides(cfg[task]), f"output_dir={folder}", *options])
     return file
 
 
@@ -62,11 +60,11 @@ def judge(cfg: DictConfig, folder: Path, options: list[str]) -> dict[str, float]
     """HOTA and IDF1 of a tracker on everything it is judged by, without the camera's motion and with it."""
     figures = {}
     for name, where in cfg.judge.items():
-        for camera in ("none", "file"):
+        for camera in cfg.cameras:
             place = folder / f"{slug(name)}-{camera}"
             file = place / "metrics.csv"
             if not file.is_file():
-                call("evaluate", [*overrides({**where, "camera": camera, "output_dir": place}), *options])
+                call("evaluate", [*overrides(where), f"camera={camera}", f"output_dir={place}", *options])
             row = pd.read_csv(file, index_col="sequence").loc[OVERALL]
             ending = "" if camera == "none" else " camera"
             figures |= {f"{name}{ending} {metric}": float(row[metric]) for metric in ("HOTA", "IDF1")}
@@ -81,10 +79,16 @@ def call(script: str, options: list[str]) -> None:
         raise ValueError(f"{script}: failed, see above; what was finished before is kept")
 
 
-def overrides(settings: dict[str, Any]) -> list[str]:
-    """Hydra's command line for settings; a list as [a,b]."""
-    plain = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in settings.items()}
-    return [f"{key}=[{','.join(v)}]" if isinstance(v, list) else f"{key}={v}" for key, v in plain.items()]
+def overrides(settings: DictConfig, prefix: str = "") -> list[str]:
+    """Hydra's command line for settings: a.b=c, and lists as [a,b]."""
+    result = []
+    for key, value in settings.items():
+        if isinstance(value, DictConfig):
+            result += overrides(value, f"{prefix}{key}.")
+        else:
+            text = f"[{','.join(value)}]" if OmegaConf.is_list(value) else value
+            result.append(f"{prefix}{key}={text}")
+    return result
 
 
 def slug(name: str) -> str:
