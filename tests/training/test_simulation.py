@@ -52,6 +52,17 @@ def test_a_mirrored_episode_moves_the_other_way() -> None:
     torch.testing.assert_close(mirror(episode).truth[3].boxes, panned().truth[3].boxes)
 
 
+def test_some_false_boxes_stay_where_they_are() -> None:
+    stayed = 0
+    for seed in range(8):
+        truth = walkers(3, 40)
+        seen = simulate(truth, np.random.default_rng(seed))
+        false = [frame.boxes[match(frame.boxes, people) < 0] for frame, people in zip(seen, truth, strict=True)]
+        pairs = zip(false, false[1:], strict=False)
+        stayed += sum(int((box_iou(a, b) > 0.7).any(1).sum()) for a, b in pairs if len(a) and len(b))
+    assert 8 * 20 < stayed < 8 * 40 * 8
+
+
 def test_who_is_hidden_is_seen_worse() -> None:
     rng = np.random.default_rng(0)
     beside, behind = [], []

@@ -97,8 +97,9 @@ def simulate(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
     drift: dict[int, np.ndarray] = defaultdict(lambda: rng.normal(size=6))
     strength, shake, lower = rng.uniform(0.6, 2.5), rng.uniform(0.4, 1.2), rng.uniform(0, 1.2)
     rate, result = rng.uniform(0.1, 1.2), []
+    ghosts = _ghosts(truth, rng)
     plain, hidden = torch.tensor([0.03, 0.018, 0.065, 0.036]), torch.tensor([0.055, 0.04, 0.12, 0.09])
-    for frame in truth:
+    for frame, false in zip(truth, ghosts, strict=True):
         for k in frame.ids.tolist():
             drift[k] = 0.8 * drift[k] + 0.6 * rng.normal(size=6)
         slow = np.array([drift[k] for k in frame.ids.tolist()]).reshape(-1, 6)
@@ -108,7 +109,7 @@ def simulate(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
         missed = torch.special.ndtr(noise[:, 5]) < strength * (0.005 + 0.25 * cover**4)
         boxes = _shake(frame.boxes, shake * (plain + cover[:, None] * hidden) * noise[:, :4])
         seen = Detections(boxes, logit.sigmoid(), frame.labels)[~missed & (logit.sigmoid() > SEEN)]
-        result.append(Detections.cat([seen, _clutter(seen, rng, rate)]))
+        result.append(Detections.cat([seen, false, _clutter(seen, rng, rate)]))
     return result
 
 
@@ -160,6 +161,28 @@ def _clutter(seen: Detections, rng: np.random.Generator, rate: float) -> Detecti
     boxes = some.boxes + 0.25 * size * torch.from_numpy(rng.normal(size=(count, 4))).float()
     boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 4)
     return Detections(boxes, torch.from_numpy(rng.uniform(SEEN, 0.6, count)).float(), some.labels)
+
+
+def _ghosts(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
+    """False boxes that stay where they are for a while, a frame's each: a statue, a picture, a reflection."""
+    everybody = torch.cat([frame.boxes for frame in truth])
+    count = rng.poisson(rng.uniform(0, 8)) if len(everybody) else 0
+    some = everybody[torch.from_numpy(rng.integers(max(1, len(everybody)), size=count))]
+    low, high = (everybody[:, :2].amin(0), everybody[:, 2:].amax(0)) if count else (torch.zeros(2), torch.ones(2))
+    size = (some[:, 2:] - some[:, :2]) * torch.from_numpy(rng.uniform(0.6, 1.3, (count, 1))).float()
+    corner = low + (high - low - size) * torch.from_numpy(rng.random((count, 2))).float()
+    boxes = torch.cat([corner, corner + size], 1)
+    start, last = rng.uniform(-100, len(truth), count), rng.exponential(80, count)
+    logit, often = rng.normal(-1.0, 0.8, count), rng.uniform(0.2, 1.0, count)
+    result = []
+    for f in range(len(truth)):
+        there = (f >= start) & (f < start + last) & (rng.random(count) < often)
+        score = 1 / (1 + np.exp(-logit[there] - rng.normal(0, 0.4, there.sum())))
+        noise = 0.02 * torch.from_numpy(rng.normal(size=(int(there.sum()), 4))).float()
+        labels = torch.ones(int(there.sum()), dtype=torch.long)
+        found = Detections(_shake(boxes[torch.from_numpy(there)], noise), torch.from_numpy(score).float(), labels)
+        result.append(found[found.scores > SEEN])
+    return result
 
 
 def _covered(boxes: Tensor) -> Tensor:
