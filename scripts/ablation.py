@@ -35,12 +35,11 @@ def main(cfg: DictConfig) -> None:
     """Train, judge with and without the camera's motion, print the table and write it as ablation.csv."""
     output = Path(str(cfg.output_dir))
     rows = {"Kalman, BYTE": judge(cfg, output / "kalman", ["tracker=kalman"])}
-    for name, options in MOTIONS.items():
-        weights = trained(cfg, "motion", output / slug(name), options)
+    motions = {name: trained(cfg, "motion", output / slug(name), options) for name, options in MOTIONS.items()}
+    for name, weights in motions.items():
         rows[f"{name}, BYTE"] = judge(cfg, output / slug(name), ["tracker=byte", f"tracker.weights={weights}"])
-    motion = output / slug("GRU") / "motion.safetensors"
     for name, options in NETWORKS.items():
-        weights = trained(cfg, "association", output / slug(name), [f"model.motion={motion}", *options])
+        weights = trained(cfg, "association", output / slug(name), [f"model.motion={motions['GRU']}", *options])
         rows[f"GRU, {name}"] = judge(cfg, output / slug(name), ["tracker=gru", f"tracker.weights={weights}"])
     table = pd.DataFrame(rows).T.rename_axis("tracker")
     table.to_csv(output / "ablation.csv", float_format="%.2f")

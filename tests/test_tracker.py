@@ -37,6 +37,11 @@ def test_elapsed_time_moves_a_track_and_not_the_count_of_frames() -> None:
     assert tracker.update(seen(4.0 * 32), time=32 / 30).ids.tolist() == [1]
 
 
+def test_by_rule_doubtful_detections_carry_a_track_but_start_none() -> None:
+    assert ids_of(Tracker(association=Byte()), [seen(0)] + [seen(0, score=0.3)] * 3) == [[1]] * 4
+    assert ids_of(Tracker(association=Byte()), [seen(0, score=0.3)] * 3) == [[], [], []]
+
+
 def test_doubtful_detections_carry_a_track_but_start_none() -> None:
     assert ids_of(Tracker(), [seen(0)] * 10 + [seen(0, score=0.2)] * 3) == [[1]] * 13
     assert ids_of(Tracker(), [seen(0, score=0.2)] * 3) == [[], [], []]

@@ -97,10 +97,15 @@ def _walk(scene: Scene, count: int, frames: int, rate: float, focal: float, rng:
     return path
 
 
-def _restless(frames: int, count: int, patience: float, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """(F, count) Ornstein-Uhlenbeck noise of variance 1 that is forgotten over `patience` seconds."""
-    kept = np.exp(-1 / rate / patience)
-    noise = rng.normal(size=(frames, count))
-    for frame in range(1, frames):
-        noise[frame] = kept * noise[frame - 1] + np.sqrt(1 - kept**2) * noise[frame]
+def restless(kept: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(F, count) noise of variance 1, of which a frame keeps `kept` (F,) of the frame before: Ornstein and Uhlenbeck's
+    where that is the same in every frame."""
+    noise = rng.normal(size=(len(kept), count))
+    for frame in range(1, len(kept)):
+        noise[frame] = kept[frame] * noise[frame - 1] + np.sqrt(1 - kept[frame] ** 2) * noise[frame]
     return noise
+
+
+def _restless(frames: int, count: int, patience: float, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """(F, count) noise that is forgotten over `patience` seconds."""
+    return restless(np.full(frames, np.exp(-1 / rate / patience)), count, rng)

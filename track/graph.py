@@ -142,15 +142,23 @@ def build(motion: Recurrent, tracks: Candidates, detections: Detections) -> Grap
     found = torch.cat([scores, shape, _rival(detections.boxes, overlap[count:, count:], scores)], 1)
     edges = [
         _path(motion, tracks, position, seen, i, j),
-        _geometry(tracks, position, seen, i, j, description),
+        _geometry(tracks, detections, position, seen, i, j, description),
         overlap[:count, count:][i, j, None],
     ]
     return Graph(nodes, found, torch.cat([*edges, _doubts(tracks, detections, i, j)], 1), i, j)
 
 
-def _geometry(tracks: Candidates, position: Tensor, seen: Tensor, i: Tensor, j: Tensor, description: Tensor) -> Tensor:
+def _geometry(
+    tracks: Candidates,
+    detections: Detections,
+    position: Tensor,
+    seen: Tensor,
+    i: Tensor,
+    j: Tensor,
+    description: Tensor,
+) -> Tensor:
     """(E, 18) how the detected boxes differ from the predicted ones, and from the slow averages."""
-    a, b = tracks.boxes[i], box_convert(seen, "cxcywh", "xyxy")[j]
+    a, b = tracks.boxes[i], detections.boxes[j]
     position, seen = position[i], seen[j]
     off, size = seen - position, position[:, 2:].clamp(min=1)
     z = off / tracks.sigma[i].clamp(min=0.1)

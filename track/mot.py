@@ -240,7 +240,12 @@ def write_sequence(
     _write(folder / "gt" / "gt.txt", rows)
     affines = enumerate(cameras.reshape(len(cameras), 6).tolist(), 1)
     _write(folder / "gmc.txt", (",".join(map(str, (frame, *values))) + "\n" for frame, values in affines))
-    sizes = f"seqLength={len(boxes)}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n"
+    write_info(folder, frame_rate, len(boxes), width, height)
+
+
+def write_info(folder: Path, frame_rate: float, length: int, width: int, height: int) -> None:
+    """Write a sequence's seqinfo.ini; its name is the folder's."""
+    sizes = f"seqLength={length}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n"
     _write(folder / "seqinfo.ini", [f"[Sequence]\nname={folder.name}\nimDir=img1\nframeRate={frame_rate:g}\n{sizes}"])
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from track.mot import write_info
+
 WIDTH, HEIGHT, WORLD, FRAME_RATE = 320, 240, 480, 15
-INI = (
-    "[Sequence]\nname={name}\nimDir=img1\nframeRate={rate}\nseqLength={length}\nimWidth={w}\nimHeight={h}\nimExt=.jpg\n"
-)
 Box = tuple[float, float, float, float]
 
 
@@ -63,8 +62,7 @@ def make_sequence(folder: Path, frames: int, rng: np.random.Generator) -> None:
         _walk(people, rng)
     (folder / "gt/gt.txt").write_text("".join(row for row in truth if row))
     (folder / "gmc.txt").write_text("".join(camera))
-    info = INI.format(name=folder.name, rate=FRAME_RATE, length=frames, w=WIDTH, h=HEIGHT)
-    (folder / "seqinfo.ini").write_text(info)
+    write_info(folder, FRAME_RATE, frames, WIDTH, HEIGHT)
 
 
 def draw_street(rng: np.random.Generator) -> Image.Image:

@@ -165,11 +165,13 @@ def _clutter(seen: Detections, rng: np.random.Generator, rate: float) -> Detecti
 
 def _ghosts(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
     """False boxes that stay where they are for a while, a frame's each: a statue, a picture, a reflection."""
-    everybody = torch.cat([frame.boxes for frame in truth])
-    count = rng.poisson(rng.uniform(0, 8)) if len(everybody) else 0
-    some = everybody[torch.from_numpy(rng.integers(max(1, len(everybody)), size=count))]
-    low, high = (everybody[:, :2].amin(0), everybody[:, 2:].amax(0)) if count else (torch.zeros(2), torch.ones(2))
-    size = (some[:, 2:] - some[:, :2]) * torch.from_numpy(rng.uniform(0.6, 1.3, (count, 1))).float()
+    everybody = Tracks.cat(truth)
+    if not len(everybody):
+        return [Detections.empty()] * len(truth)
+    count = rng.poisson(rng.uniform(0, 8))
+    some = everybody[torch.from_numpy(rng.integers(len(everybody), size=count))]
+    low, high = everybody.boxes[:, :2].amin(0), everybody.boxes[:, 2:].amax(0)
+    size = (some.boxes[:, 2:] - some.boxes[:, :2]) * torch.from_numpy(rng.uniform(0.6, 1.3, (count, 1))).float()
     corner = low + (high - low - size) * torch.from_numpy(rng.random((count, 2))).float()
     boxes = torch.cat([corner, corner + size], 1)
     start, last = rng.uniform(-100, len(truth), count), rng.exponential(80, count)
@@ -177,10 +179,10 @@ def _ghosts(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
     result = []
     for f in range(len(truth)):
         there = (f >= start) & (f < start + last) & (rng.random(count) < often)
-        score = 1 / (1 + np.exp(-logit[there] - rng.normal(0, 0.4, there.sum())))
-        noise = 0.02 * torch.from_numpy(rng.normal(size=(int(there.sum()), 4))).float()
-        labels = torch.ones(int(there.sum()), dtype=torch.long)
-        found = Detections(_shake(boxes[torch.from_numpy(there)], noise), torch.from_numpy(score).float(), labels)
+        rows = torch.from_numpy(there.nonzero()[0])
+        scores = torch.from_numpy(logit[there] + rng.normal(0, 0.4, len(rows))).float().sigmoid()
+        noise = 0.02 * torch.from_numpy(rng.normal(size=(len(rows), 4))).float()
+        found = Detections(_shake(boxes[rows], noise), scores, some.labels[rows])
         result.append(found[found.scores > SEEN])
     return result
 

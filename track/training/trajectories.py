@@ -13,11 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_convert, box_iou
 
 from track.association import assign
+from track.crowds import restless
 from track.mot import Sequence, find_sequences
 from track.structures import Detections, Tracks
 
 HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation at which the prediction is judged
 NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width and height, in sizes: YOLOX on DanceTrack
+KEPT = 0.95  # of the noise that stays for a while, each frame
 Batch = dict[str, Tensor]
 
 
@@ -83,9 +85,10 @@ class Trajectories(Dataset[Batch]):
         if blind or (self.augment and rng.random() < 0.3):
             boxes, scores = one.truth[frames], rng.uniform(0.4, 1.0, len(frames))
         white, slow = (rng.choice([0, 0, 0.5, 1, 2]), rng.choice([0, 0.5, 1, 2])) if self.augment else (blind, 0)
-        noise = white * rng.normal(size=boxes.shape) + slow * _drift(frames, rng)
+        noise = rng.normal(size=boxes.shape)
+        lasting = restless(KEPT ** np.diff(frames, prepend=frames[:1]), 4, rng)
         size = boxes[:, [2, 3, 2, 3]]
-        boxes = boxes + NOISE * size * noise
+        boxes = boxes + NOISE * size * (white * noise + slow * lasting)
         boxes[:, 2:] = boxes[:, 2:].clip(1)
         return boxes, scores
 
@@ -180,15 +183,6 @@ def trajectories(sequence: Sequence, detections: str) -> list[Trajectory]:
             columns = one[span, :4], one[span, 4:8], one[span, 8]
             result.append(Trajectory(*columns, camera[span], sequence.frame_rate))
     return result
-
-
-def _drift(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(F, 4) noise of variance 1 that is forgotten over some twenty frames."""
-    kept = 0.95 ** np.diff(frames, prepend=frames[:1] - 1000)
-    noise = np.zeros((len(frames), 4))
-    for f, fresh in enumerate(rng.normal(size=noise.shape)):
-        noise[f] = kept[f] * noise[f - 1] + np.sqrt(1 - kept[f] ** 2) * fresh
-    return noise
 
 
 def _cumulative(sequence: Sequence) -> np.ndarray:
