@@ -38,10 +38,27 @@ def test_tracks_and_people_are_matched_by_most_votes(
     votes: list[dict[int, float]], whose: list[int], pairs: list[tuple[int, int]], of_track: list[int]
 ) -> None:
     truth = Tracks.from_rows([[0, 0, 9, 9, 1, 1, 7], [9, 0, 20, 9, 1, 2, 8]])
-    found, back, real = answer(graph_of(pairs, 2, 2), votes, torch.tensor(whose), truth)
+    found, back, _, real = answer(graph_of(pairs, 2, 2), votes, torch.tensor(whose), truth)
     assert found.tolist() == of_track
     assert all(back[column] == row for row, column in enumerate(of_track) if column >= 0)
     assert real.tolist() == [{-1: 0, 7: 1, 8: -1}[k] for k in whose]  # a distractor is neither
+
+
+@pytest.mark.parametrize(
+    ("votes", "whose", "idle"),
+    [
+        ([{-1: 3.0, 7: 1.0}, {8: 3.0}], [-1, 8], [(0, 0)]),  # a false track and a false box
+        ([{9: 3.0}, {8: 3.0}], [-1, 8], [(0, 0)]),  # who is out of the truth, and a box that may be his
+        ([{7: 3.0}, {8: 3.0}], [-1, 8], []),  # who is in the truth has his own box or none
+        ([{-1: 3.0}, {8: 3.0}], [7, 8], []),  # a false track has no right to somebody
+    ],
+)
+def test_pairs_of_nothing_real_are_idle(
+    votes: list[dict[int, float]], whose: list[int], idle: list[tuple[int, int]]
+) -> None:
+    truth = Tracks.from_rows([[0, 0, 9, 9, 1, 1, 7], [9, 0, 20, 9, 1, 1, 8]])
+    flags = answer(graph_of(EVERY, 2, 2), votes, torch.tensor(whose), truth)[2]
+    assert [pair for pair, flag in zip(EVERY, flags.tolist(), strict=True) if flag] == idle
 
 
 def walkers(frames: int = 30) -> Episode:

@@ -46,13 +46,15 @@ KINDS = 0.5, 0.25, 0.25  # of an episode's detections: as they are, degraded, si
 class Question:
     """What the tracker asked in a frame, or in many stacked, and the answers.
 
-    of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. real: (D,) 1
-    an object, 0 not, -1 not asked.
+    of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. idle: (E,) bool,
+    the pairs of a track whose object is not in the truth and a box that is none's: as right as staying apart. real: (D,)
+    1 an object, 0 not, -1 not asked.
     """
 
     graph: Graph
     of_track: Tensor
     of_detection: Tensor
+    idle: Tensor
     real: Tensor
 
     def to(self, device: torch.device, **options: bool) -> Question:
@@ -97,8 +99,8 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
     return questions, results
 
 
-def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tracks) -> tuple[Tensor, Tensor, Tensor]:
-    """of_track, of_detection and real of a `Question`.
+def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tracks) -> tuple[Tensor, ...]:
+    """of_track, of_detection, idle and real of a `Question`.
 
     Tracks and identities are matched one to one by the most votes: after a swap a track returns to its owner, and who
     was mistaken for somebody that another track follows goes to whom nobody does. votes: of each track, weights by
@@ -114,9 +116,12 @@ def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tr
         row = owner.get(identity, -1)
         if (row, column) in pairs:
             of_track[row], of_detection[column] = column, row
+    there = set(truth.ids.tolist())
+    astray = torch.tensor([max(ballot, key=lambda k: ballot[k]) not in there for ballot in votes])
+    idle = astray[graph.i] & (whose[graph.j] < 0)
     wanted = set(people(truth).ids.tolist())
     real = torch.tensor([0 if k < 0 else 1 if k in wanted else -1 for k in whose.tolist()])
-    return of_track, of_detection, real
+    return of_track, of_detection, idle, real
 
 
 def join(questions: Many[Question]) -> Question:
@@ -128,8 +133,8 @@ def join(questions: Many[Question]) -> Question:
     of_detection = [
         torch.where(q.of_detection >= 0, q.of_detection + s, -1) for q, s in zip(questions, shift_i, strict=False)
     ]
-    real = [question.real for question in questions]
-    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, real)))
+    idle, real = [question.idle for question in questions], [question.real for question in questions]
+    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, idle, real)))
 
 
 class EpisodeData(lightning.LightningDataModule):
