@@ -46,9 +46,9 @@ KINDS = 0.5, 0.25, 0.25  # of an episode's detections: as they are, degraded, si
 class Question:
     """What the tracker asked in a frame, or in many stacked, and the answers.
 
-    of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. idle: (E,) bool,
-    the pairs of a track whose object is not in the truth and a box that is none's: as right as staying apart. real: (D,)
-    1 an object, 0 not, -1 not asked.
+    of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. idle: (E,)
+    bool, the pairs of a track whose object is not in the truth and a box that is nobody's: as right as staying apart.
+    real: (D,) 1 an object, 0 not, -1 not asked.
     """
 
     graph: Graph

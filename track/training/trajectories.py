@@ -19,6 +19,7 @@ from track.structures import Detections, Tracks
 
 HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation at which the prediction is judged
 NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width and height, in sizes: YOLOX on DanceTrack
+VARIED = 0.6  # part of the stretches that are not as they were filmed: more, and deviations are too large on those
 KEPT = 0.95  # of the noise that stays for a while, each frame
 Batch = dict[str, Tensor]
 
@@ -42,8 +43,8 @@ class Trajectories(Dataset[Batch]):
 
     An item has `observations` observations (fewer are padded): boxes (T, 4) xyxy, scores (T,), elapsed (T,) seconds
     before each, valid (T,); and the truth at each of `HORIZONS` after each: targets (T, K, 4) xyxy, NaN where unknown,
-    ahead (T, K) seconds. With `augment` stretches are drawn at random: frame strides, misses, noise, the camera's
-    motion taken out or left in, mirrored; without, they are cut one after another, every frame.
+    ahead (T, K) seconds. With `augment` stretches are drawn at random, mirrored, with the camera's motion taken out or
+    left in, `VARIED` of them with frame strides, misses, noise; without, they are cut one after another, every frame.
     """
 
     def __init__(self, trajectories: Many[Trajectory], observations: int = 24, augment: bool = True) -> None:
@@ -58,14 +59,13 @@ class Trajectories(Dataset[Batch]):
         number, start = self.starts[index]
         one = self.trajectories[number]
         rng = np.random.default_rng(int(torch.randint(2**62, ())) if self.augment else index)
-        stride = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 6])) if self.augment else 1
+        varied = self.augment and rng.random() < VARIED
+        stride = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 6])) if varied else 1
         start = max(0, start - int(rng.integers(self.observations))) if self.augment else start
         frames = start + stride * np.arange(self.observations)
         frames = frames[frames < len(one.truth)]
-        boxes, scores = self._observe(one, frames, rng)
-        kept = np.isfinite(boxes[:, 0]) & (
-            rng.random(len(frames)) >= (rng.choice([0, 0.1, 0.4]) if self.augment else 0)
-        )
+        boxes, scores = self._observe(one, frames, varied, rng)
+        kept = np.isfinite(boxes[:, 0]) & (rng.random(len(frames)) >= (rng.choice([0, 0.1, 0.4]) if varied else 0))
         frames, boxes, scores = frames[kept], boxes[kept], scores[kept]
         later = frames[:, None] + np.array(HORIZONS)
         known = later < len(one.truth)
@@ -77,14 +77,16 @@ class Trajectories(Dataset[Batch]):
         elapsed = np.diff(frames, prepend=frames[:1]) / one.frame_rate
         return self._pad(boxes, scores, elapsed, truth, np.array(HORIZONS) / one.frame_rate)
 
-    def _observe(self, one: Trajectory, frames: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _observe(
+        self, one: Trajectory, frames: np.ndarray, varied: bool, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Detections, or truth where they are few or (at random) instead, with a detector's noise: some of it white,
         some that stays for a while, because who is half hidden is seen too small for a while."""
         boxes, scores = one.seen[frames], one.scores[frames]
         blind = np.isfinite(one.seen[:, 0]).mean() < 0.2
-        if blind or (self.augment and rng.random() < 0.3):
+        if blind or (varied and rng.random() < 0.3):
             boxes, scores = one.truth[frames], rng.uniform(0.4, 1.0, len(frames))
-        white, slow = (rng.choice([0, 0, 0.5, 1, 2]), rng.choice([0, 0.5, 1, 2])) if self.augment else (blind, 0)
+        white, slow = (rng.choice([0, 0, 0.5, 1, 2]), rng.choice([0, 0.5, 1, 2])) if varied else (blind, 0)
         noise = rng.normal(size=boxes.shape)
         lasting = restless(KEPT ** np.diff(frames, prepend=frames[:1]), 4, rng)
         size = boxes[:, [2, 3, 2, 3]]
