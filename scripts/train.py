@@ -1,4 +1,4 @@
-"""Train the motion model or the detector: python scripts/train.py task=motion|detector data.root=DIR."""
+"""Train a motion model, an association or a detector: train.py task=motion|association|detector data.root=DIR."""
 
 import logging
 import pickle
