@@ -119,6 +119,15 @@ def test_the_past_is_kept_newest_first_with_its_ages_and_moves_with_the_camera()
     torch.testing.assert_close(warped[0, 0], 1.1 * boxes[0, 0] + torch.tensor([50.0, 0, 0, 0]))
 
 
+def test_a_network_predicts_the_same_from_less_of_the_past() -> None:
+    network = trained_like()
+    expected = network.locate(network.predict(follow(network), torch.full((3,), 0.3)))
+    network.kept = 1
+    state = network.predict(follow(network), torch.full((3,), 0.3))
+    assert state.shape == (3, 20 + 1 + 5 + 6 + 64)
+    torch.testing.assert_close(network.locate(state), expected)
+
+
 def test_an_unknown_cell_is_refused() -> None:
     with pytest.raises(ValueError, match="cell: expected one of gru, lstm, rnn, got transformer"):
         Recurrent("transformer")

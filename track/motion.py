@@ -129,7 +129,7 @@ class Recurrent(nn.Module):
     LSTM of Hochreiter and Schmidhuber (1997), and the plain tanh network of Elman (1990).
 
     State (N, S), the columns of `parts`: the filter's 20, seconds since the last observation, the ages of the last
-    `PAST` and their (x, y, w, h), slow averages of log width, log height and the feet's y, and the cell's memory.
+    `kept` and their (x, y, w, h), slow averages of log width, log height and the feet's y, and the cell's memory.
     """
 
     def __init__(self, cell: str = "gru", hidden: int = 64, dropout: float = 0.0) -> None:
@@ -139,8 +139,8 @@ class Recurrent(nn.Module):
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell}")
         self.options = {"cell": cell, "hidden": hidden, "dropout": dropout}
         self.kalman = Kalman()
-        memory = hidden * (2 if cell == "lstm" else 1)
-        self.parts = [Kalman.size, 1, PAST, 4 * PAST, len(SLOW_RATES), memory]
+        self.kept = PAST  # observations: association reads all of them, training the motion model only the last
+        self.memory = hidden * (2 if cell == "lstm" else 1)
         self.described = len(SLOW_RATES) + hidden + CONTEXT
         self.cell = CELLS[cell](FEATURES, hidden, batch_first=True)
         last = nn.Linear(64, 12)
@@ -149,17 +149,22 @@ class Recurrent(nn.Module):
         drop = nn.Dropout(dropout)
         self.head = nn.Sequential(drop, nn.Linear(hidden + CONTEXT, 64), nn.SiLU(), drop, last)
 
+    @property
+    def parts(self) -> list[int]:
+        """How many columns of a state hold what; see above."""
+        return [Kalman.size, 1, self.kept, 4 * self.kept, len(SLOW_RATES), self.memory]
+
     def start(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """See `Motion`."""
         filtered = self.kalman.start(boxes, scores)
         last = box_convert(boxes, "xyxy", "cxcywh")
-        ages, empty = boxes.new_zeros(len(boxes), 1 + PAST), boxes.new_zeros(len(boxes), self.parts[5])
-        blank = torch.cat([filtered, ages, last.repeat(1, PAST), _looks(last), empty], 1)
+        ages, empty = boxes.new_zeros(len(boxes), 1 + self.kept), boxes.new_zeros(len(boxes), self.memory)
+        blank = torch.cat([filtered, ages, last.repeat(1, self.kept), _looks(last), empty], 1)
         return self.update(blank, boxes, scores, filtered)
 
     def predict(self, state: Tensor, elapsed: Tensor) -> Tensor:
         """See `Motion`."""
-        filtered, ages, rest = state.tensor_split([Kalman.size, Kalman.size + 1 + PAST], 1)
+        filtered, ages, rest = state.tensor_split([Kalman.size, Kalman.size + 1 + self.kept], 1)
         return torch.cat([self.kalman.predict(filtered, elapsed), ages + elapsed[:, None], rest], 1)
 
     def update(self, state: Tensor, boxes: Tensor, scores: Tensor, filtered: Tensor | None = None) -> Tensor:
@@ -169,14 +174,14 @@ class Recurrent(nn.Module):
         filtered = self.kalman.update(state, boxes, scores) if filtered is None else filtered
         last = box_convert(boxes, "xyxy", "cxcywh")
         slow = slow + scores[:, None] * slow.new_tensor(SLOW_RATES) * (_looks(last) - slow)
-        ages, past = torch.cat([torch.zeros_like(ages[:, :2]), ages[:, :-1]], 1), torch.cat([last, past[:, :-4]], 1)
+        ages, past = torch.cat([ages.new_zeros(len(ages), 2), ages[:, :-1]], 1), torch.cat([last, past[:, :-4]], 1)
         return torch.cat([filtered, ages, past, slow, memory], 1)
 
     def warp(self, state: Tensor, camera: Tensor) -> Tensor:
         """See `Motion`; the cell's memory is relative and stays."""
         filtered, since, ages, past, slow, memory = state.split(self.parts, 1)
         zoom = torch.linalg.det(camera[:, :2]).abs().sqrt()
-        boxes = past.unflatten(1, (PAST, 4))
+        boxes = past.unflatten(1, (self.kept, 4))
         past = torch.cat([boxes[..., :2] @ camera[:, :2].T + camera[:, 2], boxes[..., 2:] * zoom], 2).flatten(1)
         shape, feet = slow.unflatten(1, (2, 3)).tensor_split([2], 2)
         feet = camera[1, 0] * boxes[:, :1, :1] + camera[1, 1] * feet + camera[1, 2]
@@ -195,7 +200,7 @@ class Recurrent(nn.Module):
         """The last observations, newest first: boxes (N, PAST, 4) as centre x, y, width, height, ages (N, PAST) in
         seconds. Of a younger track the first is repeated."""
         _, _, ages, past, _, _ = state.split(self.parts, 1)
-        return past.unflatten(1, (PAST, 4)), ages
+        return past.unflatten(1, (self.kept, 4)), ages
 
     def describe(self, state: Tensor, position: Tensor) -> Tensor:
         """(N, described) what is remembered of each track, relative to its size: what association reads. The first six

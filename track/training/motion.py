@@ -41,6 +41,7 @@ class MotionModule(lightning.LightningModule):
         self.network = (
             load_motion(checkpoint).requires_grad_().train() if checkpoint else Recurrent(cell, hidden, dropout)
         )
+        self.network.kept = 1
         self.weight_decay, self.learning_rate, self.tracked = weight_decay, learning_rate, tracked
         self.regions: list[tuple[Tensor, Tensor]] = []  # of this validation: horizon's index (N,), region (N, 4)
         self.tables: dict[str, pd.DataFrame] = {}
