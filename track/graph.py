@@ -106,9 +106,12 @@ class Learned:
 
     def __call__(self, tracks: Candidates, detections: Detections) -> Decision:
         """See `Association`."""
-        graph = build(self.motion, tracks, detections)
+        return self.decide(build(self.motion, tracks, detections))
+
+    def decide(self, graph: Graph) -> Decision:
+        """The decision of a frame whose graph is there already."""
         scores = self.network(graph)
-        gain = torch.full((len(tracks.boxes), len(detections)), -torch.inf)
+        gain = torch.full((len(graph.tracks), len(graph.detections)), -torch.inf)
         gain[graph.i, graph.j] = scores.pair - (scores.nobody[graph.i] + scores.newcomer[graph.j]) / 2
         rows, columns = assign(gain, 0.0)
         new = (scores.newcomer - log_total(scores.pair, scores.newcomer, graph.j)).exp() * scores.real.sigmoid()

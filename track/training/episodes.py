@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.ops import box_convert
 
 from track.association import Association, Byte, Candidates, Decision, assign
-from track.graph import Graph, build, stack
+from track.graph import Graph, Learned, build, stack
 from track.mot import Sequence, find_sequences
 from track.motion import Recurrent
 from track.structures import Detections, Tracks
@@ -65,22 +65,23 @@ class Question:
 
 
 class Recorder:
-    """An association that keeps what it was asked."""
+    """An association that keeps what it was asked, as a graph."""
 
-    def __init__(self, association: Association) -> None:
-        self.association = association
+    def __init__(self, association: Association, motion: Recurrent) -> None:
+        self.association, self.motion = association, motion
 
     def __call__(self, tracks: Candidates, detections: Detections) -> Decision:
         """See `Association`."""
-        self.asked = tracks, detections
+        self.graph, self.detections = build(self.motion, tracks, detections), detections
+        if isinstance(self.association, Learned):  # it would build the same again
+            return self.association.decide(self.graph)
         return self.association(tracks, detections)
 
 
 @torch.no_grad()
 def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tracks]]:
     """Track an episode; every frame's question, and the results. The tracker's motion model is a `Recurrent`."""
-    motion = cast(Recurrent, tracker.motion)
-    tracker.association = recorder = Recorder(tracker.association)
+    tracker.association = recorder = Recorder(tracker.association, cast(Recurrent, tracker.motion))
     tracker.reset()
     votes: dict[int, dict[int, float]] = {}
     questions, results = [], []
@@ -89,11 +90,10 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
         ids = tracker.memory.ids.tolist()
         results.append(tracker.update(seen, time, camera))
         truth = truth[torch.isin(truth.labels, torch.tensor(TRACKABLE))]
-        tracks, detections = recorder.asked
-        if len(ids) and len(detections):
-            graph = build(motion, tracks, detections)
-            answers = answer(graph, [votes[k] for k in ids], match(detections.boxes, truth), truth)
-            questions.append(Question(graph, *answers))
+        if len(ids) and len(recorder.detections):
+            whose = match(recorder.detections.boxes, truth)
+            answers = answer(recorder.graph, [votes[k] for k in ids], whose, truth)
+            questions.append(Question(recorder.graph, *answers))
         vote(tracker, truth, votes)
     tracker.association = recorder.association
     return questions, results
