@@ -32,7 +32,7 @@ NETWORKS = {
 @hydra.main(version_base=None, config_path="../conf", config_name="ablation")
 @refusing
 def main(cfg: DictConfig) -> None:
-    """Train, judge with and without the camera's motion, print the table and write it as ablation.csv."""
+    """Train, judge, print the table and write it as ablation.csv."""
     output = Path(str(cfg.output_dir))
     rows = {"Kalman, BYTE": judge(cfg, output / "kalman", ["tracker=kalman"])}
     motions = {name: trained(cfg, "motion", output / slug(name), options) for name, options in MOTIONS.items()}
@@ -56,17 +56,14 @@ def trained(cfg: DictConfig, task: str, folder: Path, options: list[str]) -> Pat
 
 
 def judge(cfg: DictConfig, folder: Path, options: list[str]) -> dict[str, float]:
-    """HOTA and IDF1 of a tracker on everything it is judged by, without the camera's motion and with it."""
+    """HOTA and IDF1 of a tracker on everything it is judged by."""
     figures = {}
     for name, where in cfg.judge.items():
-        for camera in cfg.cameras:
-            place = folder / f"{slug(name)}-{camera}"
-            file = place / "metrics.csv"
-            if not file.is_file():
-                call("evaluate", [*overrides(where), f"camera={camera}", f"output_dir={place}", *options])
-            row = pd.read_csv(file, index_col="sequence").loc[OVERALL]
-            ending = "" if camera == "none" else " camera"
-            figures |= {f"{name}{ending} {metric}": float(row[metric]) for metric in ("HOTA", "IDF1")}
+        file = folder / slug(name) / "metrics.csv"
+        if not file.is_file():
+            call("evaluate", [*overrides(where), f"output_dir={file.parent}", *options])
+        row = pd.read_csv(file, index_col="sequence").loc[OVERALL]
+        figures |= {f"{name} {metric}": float(row[metric]) for metric in ("HOTA", "IDF1")}
     return figures
 
 
@@ -85,7 +82,7 @@ def overrides(settings: DictConfig, prefix: str = "") -> list[str]:
         if isinstance(value, DictConfig):
             result += overrides(value, f"{prefix}{key}.")
         else:
-            text = f"[{','.join(value)}]" if OmegaConf.is_list(value) else value
+            text = f"[{','.join(map(str, value))}]" if OmegaConf.is_list(value) else value
             result.append(f"{prefix}{key}={text}")
     return result
 

@@ -1,15 +1,13 @@
-import math
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.training.test_episodes import walkers
-from track.graph import Graph, Scores, load_graph
+from track.graph import load_graph
 from track.motion import Recurrent, save_motion
 from track.tracker import Tracker
 from track.training.association import AssociationModule, choice_loss
-from track.training.episodes import Question, join, record
+from track.training.episodes import join, record
 
 
 def module(folder: Path) -> AssociationModule:
@@ -30,15 +28,6 @@ def test_training_learns_the_choices(tmp_path: Path) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
-
-
-@pytest.mark.parametrize(("idle", "loss"), [(True, 0.0), (False, 2 * math.log(1 + math.e**3))])
-def test_an_idle_pair_is_as_right_as_staying_apart(idle: bool, loss: float) -> None:
-    one, alone = torch.zeros(1, dtype=torch.long), torch.tensor([-1])
-    graph = Graph(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), one, one)
-    question = Question(graph, alone, alone, torch.tensor([idle]), alone)
-    scores = Scores(torch.tensor([3.0]), *torch.zeros(3, 1))
-    assert choice_loss(lambda _: scores, question).item() == pytest.approx(loss, abs=1e-5)  # type: ignore[arg-type]
 
 
 def test_what_is_exported_is_the_average_that_was_tracked_with(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import torch
 
 from track.association import Byte
 from track.graph import Graph
+from track.mot import find_sequences
 from track.motion import Recurrent
 from track.structures import Detections, Tracks
 from track.synthetic import make_dataset
 from track.tracker import Tracker
-from track.training.episodes import EpisodeData, answer, join, record, sample, vote
+from track.training.episodes import EpisodeData, Video, answer, join, record, sample, vote
 from track.training.simulation import Episode, match, simulate
 
 
@@ -38,27 +39,10 @@ def test_tracks_and_people_are_matched_by_most_votes(
     votes: list[dict[int, float]], whose: list[int], pairs: list[tuple[int, int]], of_track: list[int]
 ) -> None:
     truth = Tracks.from_rows([[0, 0, 9, 9, 1, 1, 7], [9, 0, 20, 9, 1, 2, 8]])
-    found, back, _, real = answer(graph_of(pairs, 2, 2), votes, torch.tensor(whose), truth)
+    found, back, real = answer(graph_of(pairs, 2, 2), votes, torch.tensor(whose), truth)
     assert found.tolist() == of_track
     assert all(back[column] == row for row, column in enumerate(of_track) if column >= 0)
     assert real.tolist() == [{-1: 0, 7: 1, 8: -1}[k] for k in whose]  # a distractor is neither
-
-
-@pytest.mark.parametrize(
-    ("votes", "whose", "idle"),
-    [
-        ([{-1: 3.0, 7: 1.0}, {8: 3.0}], [-1, 8], [(0, 0)]),  # a false track and a false box
-        ([{9: 3.0}, {8: 3.0}], [-1, 8], [(0, 0)]),  # who is out of the truth, and a box that may be his
-        ([{7: 3.0}, {8: 3.0}], [-1, 8], []),  # who is in the truth has his own box or none
-        ([{-1: 3.0}, {8: 3.0}], [7, 8], []),  # a false track has no right to somebody
-    ],
-)
-def test_pairs_of_nothing_real_are_idle(
-    votes: list[dict[int, float]], whose: list[int], idle: list[tuple[int, int]]
-) -> None:
-    truth = Tracks.from_rows([[0, 0, 9, 9, 1, 1, 7], [9, 0, 20, 9, 1, 1, 8]])
-    flags = answer(graph_of(EVERY, 2, 2), votes, torch.tensor(whose), truth)[2]
-    assert [pair for pair, flag in zip(EVERY, flags.tolist(), strict=True) if flag] == idle
 
 
 def walkers(frames: int = 30) -> Episode:
@@ -113,3 +97,20 @@ def test_every_kind_of_episode_can_be_drawn(tmp_path: Path) -> None:
         assert all(b > a for a, b in zip(episode.times, episode.times[1:], strict=False))
         lengths.add(len(episode.truth))
     assert {40, 20, 14, 10, 7} <= lengths  # the frame rates
+
+
+def test_clean_detections_are_never_taken_as_they_are(tmp_path: Path) -> None:
+    make_dataset(tmp_path, 1, 40, seed=0)
+    path = find_sequences(tmp_path)[0].path
+    (path / "det").mkdir()
+    (path / "det/det.txt").write_text("".join(f"{f},-1,{9 + f},20,30,60,0.9\n" for f in range(1, 41)))
+
+    def as_they_are(clean: bool) -> int:
+        video = Video(find_sequences(tmp_path)[0], ["det/det.txt"], clean)
+        boxes = {tuple(row) for frame in video.files[0] for row in frame.boxes.tolist()}
+        boxes |= {(1 - row[2], row[1], 1 - row[0], row[3]) for row in boxes} | {(-c, b, -a, d) for a, b, c, d in boxes}
+        episodes = [sample(video, [video], np.random.default_rng(seed)) for seed in range(30)]
+        return sum({tuple(r) for f in e.seen for r in f.boxes.tolist()} <= boxes for e in episodes)
+
+    assert 8 <= as_they_are(False) <= 22
+    assert as_they_are(True) == 0

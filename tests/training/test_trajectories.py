@@ -1,5 +1,6 @@
 """Trajectories: what is matched to whom, and what an item says of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,20 @@ def test_each_person_is_matched_to_the_detections_on_them(tmp_path: Path) -> Non
     assert other.frame_rate == 10
 
 
+@pytest.mark.parametrize(("clean", "as_filmed"), [(False, (40, 70)), (True, (2, 20))])
+def test_half_the_stretches_are_as_they_were_filmed_but_a_tenth_of_clean_ones(
+    clean: bool, as_filmed: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    data = Trajectories([replace(straight(400), clean=clean)], observations=12)
+    exact = 0
+    for index in range(100):
+        item = data[index % len(data)]
+        known = (item["valid"] > 0) & item["targets"][:, 0, 0].isfinite()
+        exact += bool((item["boxes"] - item["targets"][:, 0])[known].abs().max() < 1e-3)
+    assert as_filmed[0] <= exact <= as_filmed[1]
+
+
 def test_augmentation_keeps_observations_on_their_object() -> None:
     torch.manual_seed(0)
     data = Trajectories([straight(400)], observations=12)
@@ -77,3 +92,5 @@ def test_held_out_are_the_named_or_every_sixth_or_the_last_of_few(tmp_path: Path
 def test_a_split_for_some_of_the_roots_is_refused() -> None:
     with pytest.raises(ValueError, match="split: expected one, or one for each of 2 roots, got 3"):
         TrajectoryData(["a", "b"], ["all", "all", "all"])
+    with pytest.raises(ValueError, match="clean: expected one, or one for each of 2 roots, got 1"):
+        TrajectoryData(["a", "b"], clean=[True])

@@ -116,11 +116,11 @@ class AssociationModule(lightning.LightningModule):
 def choice_loss(network: MessagePassing, question: Question) -> Tensor:
     """Mean negative log-likelihood of the tracks' and of the detections' choices, and a fifth of that of `real`."""
     graph, scores = question.graph, network(question.graph)
-    true, idle = question.of_track[graph.i] == graph.j, question.idle
-    nobody = log_total(scores.pair[idle], scores.nobody, graph.i[idle])[question.of_track < 0]
-    newcomer = log_total(scores.pair[idle], scores.newcomer, graph.j[idle])[question.of_detection < 0]
-    of_tracks = log_total(scores.pair, scores.nobody, graph.i).sum() - nobody.sum()
-    of_detections = log_total(scores.pair, scores.newcomer, graph.j).sum() - newcomer.sum()
+    true = question.of_track[graph.i] == graph.j
+    of_tracks = log_total(scores.pair, scores.nobody, graph.i).sum() - scores.nobody[question.of_track < 0].sum()
+    of_detections = (
+        log_total(scores.pair, scores.newcomer, graph.j).sum() - scores.newcomer[question.of_detection < 0].sum()
+    )
     chosen = scores.pair[true].sum()
     asked = question.real >= 0
     real = binary_cross_entropy_with_logits(scores.real[asked], question.real[asked].float(), reduction="sum")
@@ -132,7 +132,7 @@ def choice_loss(network: MessagePassing, question: Question) -> Tensor:
 def pair_claims(network: MessagePassing, question: Question) -> tuple[Tensor, ...]:
     """Probabilities and what happened: of each pair for its track, for its detection, and of detections being real."""
     graph, scores = question.graph, network(question.graph)
-    true, asked, pairs = question.of_track[graph.i] == graph.j, question.real >= 0, ~question.idle
-    of_track = (scores.pair - log_total(scores.pair, scores.nobody, graph.i)[graph.i]).exp()[pairs]
-    of_detection = (scores.pair - log_total(scores.pair, scores.newcomer, graph.j)[graph.j]).exp()[pairs]
-    return of_track, true[pairs], of_detection, true[pairs], scores.real[asked].sigmoid(), question.real[asked] > 0
+    true, asked = question.of_track[graph.i] == graph.j, question.real >= 0
+    of_track = (scores.pair - log_total(scores.pair, scores.nobody, graph.i)[graph.i]).exp()
+    of_detection = (scores.pair - log_total(scores.pair, scores.newcomer, graph.j)[graph.j]).exp()
+    return of_track, true, of_detection, true, scores.real[asked].sigmoid(), question.real[asked] > 0

@@ -33,6 +33,7 @@ from track.training.simulation import (
     skip,
     squeeze,
 )
+from track.training.trajectories import each
 
 DECAY = 0.93  # of a vote for a track's identity, each frame
 TRACKABLE = (1, 2, 7, 8, 12)  # MOTChallenge classes that may be tracked: people, and what is scored as neither
@@ -40,21 +41,20 @@ LENGTH = 300  # frames of an episode
 STRIDES = [1] * 8 + [2, 3, 4, 6]
 DROPPED = [0.0] * 5 + [0.3]
 KINDS = 0.5, 0.25, 0.25  # of an episode's detections: as they are, degraded, simulated
+CLEAN_KINDS = 0.0, 0.67, 0.33  # the same, where they are better than the detector will ever be again
 
 
 @dataclass(frozen=True)
 class Question:
     """What the tracker asked in a frame, or in many stacked, and the answers.
 
-    of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. idle: (E,)
-    bool, the pairs of a track whose object is not in the truth and a box that is nobody's: as right as staying apart.
-    real: (D,) 1 an object, 0 not, -1 not asked.
+    of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. real: (D,) 1
+    an object, 0 not, -1 not asked.
     """
 
     graph: Graph
     of_track: Tensor
     of_detection: Tensor
-    idle: Tensor
     real: Tensor
 
     def to(self, device: torch.device, **options: bool) -> Question:
@@ -99,8 +99,8 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
     return questions, results
 
 
-def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tracks) -> tuple[Tensor, ...]:
-    """of_track, of_detection, idle and real of a `Question`.
+def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tracks) -> tuple[Tensor, Tensor, Tensor]:
+    """of_track, of_detection and real of a `Question`.
 
     Tracks and identities are matched one to one by the most votes: after a swap a track returns to its owner, and who
     was mistaken for somebody that another track follows goes to whom nobody does. votes: of each track, weights by
@@ -116,12 +116,9 @@ def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tr
         row = owner.get(identity, -1)
         if (row, column) in pairs:
             of_track[row], of_detection[column] = column, row
-    there = set(truth.ids.tolist())
-    astray = torch.tensor([max(ballot, key=lambda k: ballot[k]) not in there for ballot in votes])
-    idle = astray[graph.i] & (whose[graph.j] < 0)
     wanted = set(people(truth).ids.tolist())
     real = torch.tensor([0 if k < 0 else 1 if k in wanted else -1 for k in whose.tolist()])
-    return of_track, of_detection, idle, real
+    return of_track, of_detection, real
 
 
 def join(questions: Many[Question]) -> Question:
@@ -133,8 +130,8 @@ def join(questions: Many[Question]) -> Question:
     of_detection = [
         torch.where(q.of_detection >= 0, q.of_detection + s, -1) for q, s in zip(questions, shift_i, strict=False)
     ]
-    idle, real = [question.idle for question in questions], [question.real for question in questions]
-    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, idle, real)))
+    real = [question.real for question in questions]
+    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, real)))
 
 
 class EpisodeData(lightning.LightningDataModule):
@@ -142,7 +139,8 @@ class EpisodeData(lightning.LightningDataModule):
     that is trained; in the first one under BYTE.
 
     split: of every root, or one for each. detections: files of detections, where a sequence has them; besides, all are
-    simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by default
+    simulated from the truth. clean: whether their detector was trained on these very frames, so that they are better
+    than any it will make again. held_out: names of sequences that are never trained on and validate instead; by default
     every sixth of each root that has more than five. episodes: recorded in an epoch; roots take equal shares, one
     without detections half of one. on_policy: record the later epochs under the network, not under BYTE again.
     """
@@ -150,8 +148,9 @@ class EpisodeData(lightning.LightningDataModule):
     def __init__(
         self,
         root: str | Many[str],
-        split: str | Many[str] = "all",
+        split: str | list[str] = "all",
         detections: Many[str] = ("det/yolox.txt", "det/frcnn.txt"),
+        clean: bool | list[bool] = False,
         held_out: Many[str] | None = None,
         episodes: int = 120,
         batches: int = 1200,
@@ -161,9 +160,7 @@ class EpisodeData(lightning.LightningDataModule):
         super().__init__()
         self.on_policy = on_policy
         self.roots = [root] if isinstance(root, str) else list(root)
-        self.splits = [split] * len(self.roots) if isinstance(split, str) else list(split)
-        if len(self.splits) != len(self.roots):
-            raise ValueError(f"split: expected one, or one for each of {len(self.roots)} roots, got {len(self.splits)}")
+        self.splits, self.clean = each("split", split, self.roots), each("clean", clean, self.roots)
         self.detections, self.held_out = list(detections), held_out
         self.episodes, self.batches, self.batch_size = episodes, batches, batch_size
         self.groups: list[list[Video]] = []
@@ -176,7 +173,10 @@ class EpisodeData(lightning.LightningDataModule):
         found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
         self.held_out_videos = [Video(s, self.detections) for group in found for s in self._held_out(group)]
         names = {video.sequence.path for video in self.held_out_videos}
-        groups = [[Video(s, self.detections) for s in group if s.path not in names] for group in found]
+        groups = [
+            [Video(s, self.detections, clean) for s in group if s.path not in names]
+            for group, clean in zip(found, self.clean, strict=True)
+        ]
         self.groups = [group for group in groups if group]
         if not self.groups:
             raise ValueError(f"{', '.join(self.roots)}: expected sequences to train on beside data.held_out")
@@ -205,10 +205,11 @@ class EpisodeData(lightning.LightningDataModule):
 
 
 class Video:
-    """A sequence in memory. files: its detections by file; a sequence without any has those simulated."""
+    """A sequence in memory. files: its detections by file; a sequence without any has those simulated. clean: whether
+    the detector was trained on it."""
 
-    def __init__(self, sequence: Sequence, detections: Many[str]) -> None:
-        self.sequence = sequence
+    def __init__(self, sequence: Sequence, detections: Many[str], clean: bool = False) -> None:
+        self.sequence, self.clean = sequence, clean
         self.truth = sequence.truth()
         self.files = [sequence.detections(file) for file in detections if sequence.has(file)]
         self.cameras = list(sequence.camera()) if sequence.has("gmc.txt") else None
@@ -245,7 +246,7 @@ def sample(video: Video, others: list[Video], rng: np.random.Generator) -> Episo
     start = int(rng.integers(max(1, len(video.truth) - LENGTH * stride + 1)))
     span = slice(start, start + LENGTH * stride)
     truth, cameras = video.truth[span], video.cameras and video.cameras[span]
-    kind = rng.choice(3, p=KINDS) if video.files else 2
+    kind = rng.choice(3, p=CLEAN_KINDS if video.clean else KINDS) if video.files else 2
     if kind < 2:
         seen = video.files[rng.integers(len(video.files))][span]
         seen = degrade(seen, truth, rng) if kind else seen

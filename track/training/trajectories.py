@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from typing import TypeVar
 
 import lightning
 import numpy as np
@@ -19,9 +20,10 @@ from track.structures import Detections, Tracks
 
 HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation at which the prediction is judged
 NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width and height, in sizes: YOLOX on DanceTrack
-VARIED = 0.6  # part of the stretches that are not as they were filmed: more, and deviations are too large on those
+VARIED = 0.5  # part of the stretches that are not as they were filmed: more, and deviations are too large on those
 KEPT = 0.95  # of the noise that stays for a while, each frame
 Batch = dict[str, Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Trajectory:
     """One object in one sequence, F consecutive frames, boxes as centre x, centre y, width, height.
 
     truth, seen: (F, 4), NaN where absent. scores: (F,). camera: (F, 3, 3) from a frame's pixels to the first frame's.
+    clean: whether the detector was trained on these frames.
     """
 
     truth: np.ndarray
@@ -36,6 +39,7 @@ class Trajectory:
     scores: np.ndarray
     camera: np.ndarray
     frame_rate: float
+    clean: bool = False
 
 
 class Trajectories(Dataset[Batch]):
@@ -44,7 +48,8 @@ class Trajectories(Dataset[Batch]):
     An item has `observations` observations (fewer are padded): boxes (T, 4) xyxy, scores (T,), elapsed (T,) seconds
     before each, valid (T,); and the truth at each of `HORIZONS` after each: targets (T, K, 4) xyxy, NaN where unknown,
     ahead (T, K) seconds. With `augment` stretches are drawn at random, mirrored, with the camera's motion taken out or
-    left in, `VARIED` of them with frame strides, misses, noise; without, they are cut one after another, every frame.
+    left in, `VARIED` of them, and all clean ones, with frame strides, misses, noise; without, they are cut one after
+    another, every frame.
     """
 
     def __init__(self, trajectories: Many[Trajectory], observations: int = 24, augment: bool = True) -> None:
@@ -59,7 +64,7 @@ class Trajectories(Dataset[Batch]):
         number, start = self.starts[index]
         one = self.trajectories[number]
         rng = np.random.default_rng(int(torch.randint(2**62, ())) if self.augment else index)
-        varied = self.augment and rng.random() < VARIED
+        varied = self.augment and (one.clean or rng.random() < VARIED)
         stride = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 6])) if varied else 1
         start = max(0, start - int(rng.integers(self.observations))) if self.augment else start
         frames = start + stride * np.arange(self.observations)
@@ -112,24 +117,24 @@ class TrajectoryData(lightning.LightningDataModule):
     """Trajectories of every sequence below `root` (one folder or several).
 
     split: of every root, or one for each. detections: the file of detections, where a sequence has it; elsewhere they
-    are simulated from the truth. held_out: names of sequences that are never trained on and validate instead; by
+    are simulated from the truth. clean: whether their detector was trained on these very frames, so that they are
+    better than any it will make again. held_out: names of sequences that are never trained on and validate instead; by
     default every sixth of each root, or the last of fewer.
     """
 
     def __init__(
         self,
         root: str | Many[str],
-        split: str | Many[str] = "all",
+        split: str | list[str] = "all",
         detections: str = "det/yolox.txt",
+        clean: bool | list[bool] = False,
         held_out: Many[str] | None = None,
         batch_size: int = 128,
         observations: int = 24,
     ) -> None:
         super().__init__()
         self.roots = [root] if isinstance(root, str) else list(root)
-        self.splits = [split] * len(self.roots) if isinstance(split, str) else list(split)
-        if len(self.splits) != len(self.roots):
-            raise ValueError(f"split: expected one, or one for each of {len(self.roots)} roots, got {len(self.splits)}")
+        self.splits, self.clean = each("split", split, self.roots), each("clean", clean, self.roots)
         self.detections, self.held_out, self.batch_size = detections, held_out, batch_size
         self.observations = observations
         self.held_out_sequences: list[Sequence] = []
@@ -140,12 +145,19 @@ class TrajectoryData(lightning.LightningDataModule):
             return
         found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
         self.held_out_sequences = [s for group in found for s in self._held_out(group)]
-        train = [s for group in found for s in group if s not in self.held_out_sequences]
+        train = [
+            one
+            for group, clean in zip(found, self.clean, strict=True)
+            for sequence in group
+            if sequence not in self.held_out_sequences
+            for one in trajectories(sequence, self.detections, clean)
+        ]
         if not train or not self.held_out_sequences:
             roots = ", ".join(self.roots)
             raise ValueError(f"{roots}: expected sequences to train on and others to validate on (data.held_out)")
-        self.train = Trajectories(self._read(train), self.observations)
-        self.val = Trajectories(self._read(self.held_out_sequences), self.observations, augment=False)
+        held_out = [one for sequence in self.held_out_sequences for one in trajectories(sequence, self.detections)]
+        self.train = Trajectories(train, self.observations)
+        self.val = Trajectories(held_out, self.observations, augment=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented stretches, shuffled."""
@@ -161,11 +173,16 @@ class TrajectoryData(lightning.LightningDataModule):
             return [sequence for sequence in group if sequence.name in self.held_out]
         return group[5::6] or group[1:][-1:]
 
-    def _read(self, sequences: Many[Sequence]) -> list[Trajectory]:
-        return [one for sequence in sequences for one in trajectories(sequence, self.detections)]
+
+def each(name: str, value: T | list[T], roots: list[str]) -> list[T]:
+    """An option's value for each root. ValueError where there is neither one for all nor one for each."""
+    values = value if isinstance(value, list) else [value] * len(roots)
+    if len(values) != len(roots):
+        raise ValueError(f"{name}: expected one, or one for each of {len(roots)} roots, got {len(values)}")
+    return values
 
 
-def trajectories(sequence: Sequence, detections: str) -> list[Trajectory]:
+def trajectories(sequence: Sequence, detections: str, clean: bool = False) -> list[Trajectory]:
     """Every object of at least 8 frames with the detections matched to it (IoU at least 0.5, one to one)."""
     truth = [frame[(frame.scores > 0) & (frame.labels == 1)] for frame in sequence.truth()]
     seen = sequence.detections(detections) if sequence.has(detections) else [Detections.empty()] * len(truth)
@@ -183,7 +200,7 @@ def trajectories(sequence: Sequence, detections: str) -> list[Trajectory]:
         span = slice(present[0], present[-1] + 1)
         if len(present) >= 8:
             columns = one[span, :4], one[span, 4:8], one[span, 8]
-            result.append(Trajectory(*columns, camera[span], sequence.frame_rate))
+            result.append(Trajectory(*columns, camera[span], sequence.frame_rate, clean))
     return result
 
 
