@@ -15,21 +15,21 @@ LABELS = [3, 1]
 
 
 def lively(name: str) -> nn.Module:
-    """A network of random weights whose classes and batch norms differ, and which hides none of its boxes."""
+    """A network of random weights whose classes and batch norms differ, and which suppresses none of its boxes: of
+    random weights many scores are equal, and what suppresses what is chance."""
     torch.manual_seed(0)
     network = build(name, None, CATEGORIES)[0].eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
-        for limit in ("topk_candidates", "detections_per_img"):
+        for limit, value in {"topk_candidates": 10**6, "detections_per_img": 10**6, "nms_thresh": 1.0}.items():
             if hasattr(module, limit):
-                setattr(module, limit, 10**6)
+                setattr(module, limit, value)
     for where, module in network.named_modules():
         classifier = where.endswith(("cls_logits", "cls_score")) or "classification_head.module_list" in where
         if classifier and isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
             module.bias.normal_(0, 1.0)
-            module.weight.mul_(10)  # or scores are ties, and what suppresses what is chance
     return network
 
 
@@ -45,14 +45,15 @@ def test_every_family_keeps_its_boxes(name: str) -> None:
     with torch.inference_mode():
         whole, less = network([image])[0], lean([image])[0]
     less["labels"] = torch.tensor(kept)[less["labels"]]
-    wanted = torch.isin(whole["labels"], torch.tensor(LABELS)) & (whole["scores"] > 0.1)
-    ours = torch.isin(less["labels"], torch.tensor(LABELS))
-    assert wanted.sum() > 0
-    same = torch.cdist(whole["boxes"][wanted], less["boxes"][ours]) < 0.1
-    same &= whole["labels"][wanted][:, None] == less["labels"][ours]
-    same &= (whole["scores"][wanted][:, None] - less["scores"][ours]).abs() < 1e-3
-    # of random weights some scores differ by less than rounding, and which box then suppresses which is chance
-    assert min(same.any(0).float().mean(), same.any(1).float().mean()) > 0.98
+    count = 0
+    for label in LABELS:
+        wanted, ours = ((found["labels"] == label) & (found["scores"] > 0.1) for found in (whole, less))
+        count += int(wanted.sum())
+        for part in ("scores", "boxes"):  # column by column: equal scores come in any order
+            torch.testing.assert_close(
+                less[part][ours].sort(0).values, whole[part][wanted].sort(0).values, rtol=0, atol=0.02
+            )
+    assert count > 0
 
 
 def test_unwanted_classes_are_one_and_wanted_probabilities_as_before() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,23 +27,19 @@ def streamline(network: nn.Module, labels: Sequence[int], min_score: float) -> l
     if not isinstance(network, FasterRCNN | RetinaNet | FCOS | SSD):
         return list(range(1 + max(labels, default=0)))
     fold_batch_norms(network)
-    kept = [0, *labels]
+    kept = torch.tensor([0, *labels])
+    scored: Any = network.roi_heads if isinstance(network, FasterRCNN) else network
+    scored.score_thresh = max(scored.score_thresh, min_score)
     if isinstance(network, FasterRCNN):
-        network.roi_heads.score_thresh = max(network.roi_heads.score_thresh, min_score)
-        predictor = network.roi_heads.box_predictor
-        rows = (4 * torch.tensor(kept)[:, None] + torch.arange(4)).flatten()
-        predictor.bbox_pred = _rows(predictor.bbox_pred, rows)
-        network.roi_heads.box_predictor = Merged(predictor, labels)
+        _select(scored.box_predictor.bbox_pred, (4 * kept[:, None] + torch.arange(4)).flatten())
+        scored.box_predictor = Merged(scored.box_predictor, labels)
+    elif isinstance(network, SSD):
+        network.head.classification_head = Merged(network.head.classification_head, labels)
     else:
-        network.score_thresh = max(network.score_thresh, min_score)
         head = network.head.classification_head
-        if isinstance(network, SSD):
-            network.head.classification_head = Merged(head, labels)
-        else:
-            anchors = torch.arange(head.num_anchors)[:, None] * head.num_classes
-            head.cls_logits = _rows(head.cls_logits, (anchors + torch.tensor(kept)).flatten())
-            head.num_classes = len(kept)
-    return kept
+        _select(head.cls_logits, (head.num_classes * torch.arange(head.num_anchors)[:, None] + kept).flatten())
+        head.num_classes = len(kept)
+    return kept.tolist()
 
 
 class Merged(nn.Module):
@@ -65,6 +62,7 @@ class Merged(nn.Module):
 
 def fold_batch_norms(network: nn.Module) -> None:
     """Make every batch norm that follows a convolution part of it; for evaluation only."""
+    module: Any
     for module in network.modules():
         for (_, conv), (name, norm) in pairwise(list(module.named_children())):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
@@ -73,7 +71,6 @@ def fold_batch_norms(network: nn.Module) -> None:
                 setattr(module, name, nn.Identity())
 
 
-def _rows(layer: nn.Module, rows: Tensor) -> nn.Module:
-    """The same linear layer or convolution with these of its outputs alone."""
-    layer.weight, layer.bias = (nn.Parameter(part.detach()[rows]) for part in (layer.weight, layer.bias))
-    return layer
+def _select(layer: Any, rows: Tensor) -> None:
+    """Leave a linear layer or convolution these of its outputs alone."""
+    layer.weight, layer.bias = (nn.Parameter(part.detach()[rows], False) for part in (layer.weight, layer.bias))
