@@ -31,6 +31,12 @@ def test_builders_are_found_by_name(name: str) -> None:
     assert set(network.eval()([IMAGE.float() / 255])[0]) == {"boxes", "scores", "labels"}
 
 
+def test_every_detector_has_one_config() -> None:
+    configs = Path(__file__).parent.parent / "conf/detector"
+    found = [line for file in configs.glob("*.yaml") for line in file.read_text().splitlines() if "name:" in line]
+    assert sorted(found) == sorted(f"name: {name}" for name in names())
+
+
 def test_only_the_wanted_classes_above_min_score_come_back(checkpoint: Path) -> None:
     person = Detector(checkpoint=checkpoint, min_score=0.1)(IMAGE)
     both = Detector(checkpoint=checkpoint, classes=("person", "dog"), min_score=0.1)(IMAGE)

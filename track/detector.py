@@ -18,6 +18,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import clip_boxes_to_image
 
 from track.checkpoint import load, save
+from track.inference import streamline
 from track.structures import Detections
 
 SMALL = "small_fcos"
@@ -45,9 +46,10 @@ class Detector:
         else:
             self.network, self.categories = build(name, weights)
         self.network = self.network.eval().requires_grad_(False)
+        self.labels = torch.tensor([index_of(one, self.categories) for one in classes])
+        self.meaning = torch.tensor(streamline(self.network, self.labels.tolist(), min_score))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network.to(self.device)
-        self.labels = torch.tensor([index_of(one, self.categories) for one in classes])
         self.min_score = min_score
 
     @torch.inference_mode()
@@ -55,8 +57,9 @@ class Detector:
         """Detections in a (3, H, W) uint8 RGB image, boxes inside it, labels as indices of `categories`."""
         found = {k: v.cpu() for k, v in self.network([image.to(self.device).float() / 255])[0].items()}
         boxes = clip_boxes_to_image(found["boxes"].float(), image.shape[-2:])
-        kept = (found["scores"] >= self.min_score) & torch.isin(found["labels"], self.labels)
-        return Detections(boxes, found["scores"].float(), found["labels"])[kept]
+        labels = self.meaning[found["labels"]]
+        kept = (found["scores"] >= self.min_score) & torch.isin(labels, self.labels)
+        return Detections(boxes, found["scores"].float(), labels)[kept]
 
 
 def names() -> list[str]:
