@@ -83,7 +83,7 @@ def overrides(settings: DictConfig, prefix: str = "") -> list[str]:
             result += overrides(value, f"{prefix}{key}.")
         else:
             text = f"[{','.join(map(str, value))}]" if OmegaConf.is_list(value) else value
-            result.append(f"{prefix}{key}={text}")
+            result.append(f"{prefix}{key}={'null' if text is None else text}")
     return result
 
 

@@ -20,14 +20,14 @@ def follow(sequence: Sequence, camera: bool = False) -> list[Tracks]:
 def test_golden_metrics_of_mot17(track_data):
     sequences = find_sequences(track_data / "MOT17/train", "val-half")
     figures = score({s.name: (s.truth(), follow(s)) for s in sequences}).loc[OVERALL]
-    assert [figures[name] for name in ("HOTA", "IDF1", "MOTA")] == pytest.approx([69.30, 81.63, 77.06], abs=0.3)
-    assert figures["IDSW"] == pytest.approx(168, abs=10)
+    assert [figures[name] for name in ("HOTA", "IDF1", "MOTA")] == pytest.approx([69.22, 81.31, 77.35], abs=0.3)
+    assert figures["IDSW"] == pytest.approx(181, abs=10)
 
 
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("camera", "every", "hota"),
-    [(True, 1, 67.84), (False, 6, 64.77)],
+    [(True, 1, 67.49), (False, 6, 64.73)],
 )
 def test_golden_metrics_of_a_moving_camera_and_of_a_slow_one(track_data, camera, every, hota):
     sequence = next(s for s in find_sequences(track_data / "MOT17/train", "val-half", every) if s.name == "MOT17-11")

@@ -130,9 +130,11 @@ def choice_loss(network: MessagePassing, question: Question) -> Tensor:
 
 @torch.no_grad()
 def pair_claims(network: MessagePassing, question: Question) -> tuple[Tensor, ...]:
-    """Probabilities and what happened: of each pair for its track, for its detection, and of detections being real."""
+    """Probabilities and what happened: of each pair for its track, for its detection, and of detections being real.
+    Pairs with a box of nobody's are left out: whether a track of nobody goes on with one has no answer."""
     graph, scores = question.graph, network(question.graph)
-    true, asked = question.of_track[graph.i] == graph.j, question.real >= 0
-    of_track = (scores.pair - log_total(scores.pair, scores.nobody, graph.i)[graph.i]).exp()
-    of_detection = (scores.pair - log_total(scores.pair, scores.newcomer, graph.j)[graph.j]).exp()
+    somebody, asked = question.real[graph.j] != 0, question.real >= 0
+    true = (question.of_track[graph.i] == graph.j)[somebody]
+    of_track = (scores.pair - log_total(scores.pair, scores.nobody, graph.i)[graph.i]).exp()[somebody]
+    of_detection = (scores.pair - log_total(scores.pair, scores.newcomer, graph.j)[graph.j]).exp()[somebody]
     return of_track, true, of_detection, true, scores.real[asked].sigmoid(), question.real[asked] > 0
