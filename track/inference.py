@@ -25,6 +25,8 @@ def streamline(network: FasterRCNN | RetinaNet | FCOS | SSD, labels: Sequence[in
     now gives means: the class that it was before.
     """
     fold_batch_norms(network)
+    network.backbone.to(memory_format=torch.channels_last)
+    network.backbone.register_forward_pre_hook(_channels_last)
     kept = torch.tensor([0, *labels])
     scored: Any = network.roi_heads if isinstance(network, FasterRCNN) else network
     scored.score_thresh = max(scored.score_thresh, min_score - 1e-6)  # torchvision drops those equal to it too
@@ -67,6 +69,10 @@ def fold_batch_norms(network: nn.Module) -> None:
                 parts = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
                 conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *parts)  # type: ignore[arg-type]
                 setattr(module, name, nn.Identity())
+
+
+def _channels_last(module: nn.Module, images: tuple[Tensor]) -> tuple[Tensor]:
+    return (images[0].contiguous(memory_format=torch.channels_last),)
 
 
 def _select(layer: Any, rows: Tensor) -> None:
