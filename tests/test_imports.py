@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"track.structures", "track.checkpoint", "track.calibration", "track.fetch", "track.inference"},
+    {"track.structures", "track.checkpoint", "track.calibration", "track.fcos", "track.fetch", "track.inference"},
     {
         "track.association",
         "track.graph",

@@ -6,28 +6,25 @@ import difflib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection, get_model_builder, get_model_weights, list_models
-from torchvision.models.detection import FCOS
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import clip_boxes_to_image
 
 from track.checkpoint import load, save
+from track.fcos import fcos_mobilenet_v2_fpn, small_fcos
 from track.inference import streamline
 from track.structures import Detections
 
-SMALL = "small_fcos"
+OWN = {"small_fcos": small_fcos, "fcos_mobilenet_v2_fpn": fcos_mobilenet_v2_fpn}
 
 
 class Detector:
     """Detections of one image at a time: `detector(image) -> Detections`.
 
-    name: one of torchvision's detection builders, or small_fcos. weights: the name of one of its official weights
+    name: one of torchvision's detection builders, or of `track.fcos`. weights: the name of one of its official weights
     ("DEFAULT", "COCO_V1"), which torchvision downloads on first use; None for random ones. checkpoint: a file of
     `save_detector`, which also says name and categories, in place of both. classes: the categories to keep, by name.
     min_score: boxes below it are dropped. ValueError, in one line, for a name, class or file that does not fit.
@@ -64,7 +61,7 @@ class Detector:
 
 def names() -> list[str]:
     """What `Detector(name=...)` accepts."""
-    return [*(n for n in list_models(module=detection) if "keypoint" not in n and "mask" not in n), SMALL]
+    return [*(n for n in list_models(module=detection) if "keypoint" not in n and "mask" not in n), *OWN]
 
 
 def build(name: str, weights: str | None, categories: Sequence[str] | None = None) -> tuple[nn.Module, list[str]]:
@@ -77,36 +74,9 @@ def build(name: str, weights: str | None, categories: Sequence[str] | None = Non
     if weights is not None:
         return _official(name, weights)
     categories = list(categories or ("__background__", "person"))
-    if name == SMALL:
-        return small_fcos(len(categories)), categories
+    if name in OWN:
+        return OWN[name](len(categories)), categories
     return get_model_builder(name)(weights=None, weights_backbone=None, num_classes=len(categories)), categories
-
-
-def small_fcos(num_classes: int, width: int = 64) -> FCOS:
-    """torchvision's FCOS on five convolutions with one map of stride 8: small pictures, a CPU, trained in a minute.
-
-    Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection" (ICCV 2019).
-    """
-    channels = [3, 16, 32, width, width, width]
-    layers = [
-        nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True))
-        for a, b, stride in zip(channels, channels[1:], (2, 2, 2, 1, 1), strict=False)
-    ]
-    backbone: Any = nn.Sequential(*layers)
-    backbone.out_channels = width
-    anchors = AnchorGenerator(sizes=((64,),), aspect_ratios=((1.0,),))
-    network = FCOS(
-        backbone,
-        num_classes,
-        min_size=240,
-        max_size=640,
-        anchor_generator=anchors,
-        head=FCOSHead(width, 1, num_classes, num_convs=2),
-        center_sampling_radius=2.5,
-        score_thresh=0.05,
-        nms_thresh=0.6,
-    )
-    return network
 
 
 def index_of(category: str, categories: Sequence[str]) -> int:
@@ -128,7 +98,7 @@ def load_detector(path: str | Path) -> tuple[str, nn.Module, list[str]]:
 
 
 def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
-    if name == SMALL:
+    if name in OWN:
         raise ValueError(f"{name} has no official weights: give a checkpoint, or train it with model.weights=null")
     enum = get_model_weights(name)
     if weights not in enum.__members__:

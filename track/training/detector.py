@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torchmetrics.detection import MeanAveragePrecision
 
 from track.detector import build, load_detector, save_detector
@@ -14,14 +21,17 @@ from track.training.frames import Target
 from track.training.schedule import warmup_cosine
 
 Batch = tuple[list[Tensor], list[Target]]
-CATEGORIES = ("__background__", "person")
+BACKBONE_RATE = 0.1  # of the learning rate, for a backbone that has learned before
 
 
 class DetectorModule(lightning.LightningModule):
-    """Trains the detector `name` on persons from official weights, a checkpoint, or nothing.
+    """Trains the detector `name` on `classes` from official weights, a checkpoint, a backbone alone, or nothing.
 
-    weights: an official weights' name, whose backbone is kept and whose head is made anew, and whose batch statistics
-    stay as they are; None starts at random.
+    weights: an official weights' name, whose backbone is kept and whose head is made anew; None starts at random.
+    backbone: a file of a classifier's features (a state_dict as torchvision saves it, or safetensors) for the backbone,
+    in place of `weights`. A backbone that has learned before learns at a tenth of the rate, and its batch statistics
+    stay as they are. freeze: parts that do not learn, by their names in the network ("backbone", "backbone.body.0").
+    What is validated and exported is the running average of the weights.
     """
 
     def __init__(
@@ -29,22 +39,31 @@ class DetectorModule(lightning.LightningModule):
         name: str = "fasterrcnn_mobilenet_v3_large_320_fpn",
         weights: str | None = "DEFAULT",
         checkpoint: str | None = None,
+        backbone: str | None = None,
+        classes: Sequence[str] = ("person",),
+        freeze: Sequence[str] = (),
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__()
-        self.settled: list[torch.nn.BatchNorm2d] = []  # too few pictures a batch to estimate them anew
         self.name, self.learning_rate, self.weight_decay = name, learning_rate, weight_decay
-        self.network, self.categories = build(name, None, CATEGORIES)
+        self.network, self.categories = build(name, None, ["__background__", *classes])
+        learned: list[Any] = []  # parts that have learned before
         if checkpoint is not None:
-            self.name, self.network, self.categories = load_detector(checkpoint)
-            if list(self.categories) != list(CATEGORIES):
-                raise ValueError(
-                    f"{checkpoint}: expected a detector of persons alone, its classes are {self.categories}"
-                )
+            self.name, self.network, found = load_detector(checkpoint)
+            if list(found) != self.categories:
+                raise ValueError(f"{checkpoint}: expected a detector of {', '.join(classes)} alone, it has {found[1:]}")
+            self.network.requires_grad_().train()
+        elif backbone is not None:
+            learned = [load_backbone(self.network, backbone)]
         elif weights is not None:
             self._borrow(build(name, weights)[0].state_dict())
-            self.settled = [m for m in self.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+            learned = [self.network.backbone]
+        parts = [_part(self.network, one).requires_grad_(False) for one in freeze]
+        # few pictures make a batch, too few to estimate statistics anew
+        self.settled = [m for part in learned + parts for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+        self.slow = {id(p) for part in learned for p in part.parameters()}
+        self.average = AveragedModel(self.network, avg_fn=_average, use_buffers=True)
         self.precision = MeanAveragePrecision(backend="pycocotools")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -55,10 +74,14 @@ class DetectorModule(lightning.LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
         return loss
 
+    def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Bring the average up to date."""
+        self.average.update_parameters(self.network)
+
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Gather what the network finds."""
+        """Gather what the averaged network finds."""
         images, targets = batch
-        self.precision.update(self.network(images), targets)
+        self.precision.update(self.average(images), targets)
 
     def on_validation_epoch_end(self) -> None:
         """val/map (over IoU .5 to .95) and val/map_50."""
@@ -69,17 +92,53 @@ class DetectorModule(lightning.LightningModule):
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
         """AdamW, warm-up and cosine over the whole run."""
         weights = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, self.learning_rate, weight_decay=self.weight_decay)
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in weights if id(p) in self.slow], "lr": BACKBONE_RATE * self.learning_rate},
+            {"params": [p for p in weights if id(p) not in self.slow]},
+        ]
+        optimizer = torch.optim.AdamW(groups, self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warmup_cosine(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def export(self, folder: Path) -> Path:
         """Write the network where `detector.checkpoint` can name it; returns the file."""
-        save_detector(self.network, self.name, self.categories, folder / "detector.safetensors")
-        return folder / "detector.safetensors"
+        return save_detector(self.average.module, self.name, self.categories, folder / "detector.safetensors")
 
     def _borrow(self, official: dict[str, Tensor]) -> None:
         """Take every official weight that has the same shape here: all but the last layers of the head."""
         own = self.network.state_dict()
         self.network.load_state_dict(own | {k: v for k, v in official.items() if own[k].shape == v.shape})
+
+
+def load_backbone(network: nn.Module, path: str) -> nn.Module:
+    """Fill the network's backbone.body from a file of a classifier's weights, and return it; nothing is executed.
+
+    ValueError where it cannot be read so, or lacks one of the backbone's weights.
+    """
+    try:
+        found = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+        found = {key.removeprefix("features."): value for key, value in found.items()}
+    except (OSError, RuntimeError, EOFError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: expected the weights of a backbone ({str(error).splitlines()[0]})") from error
+    body: nn.Module | None = getattr(network.backbone, "body", None)
+    if body is None:
+        raise ValueError(f"model.backbone: {type(network).__name__} has none that a file could fill")
+    for key, value in body.state_dict().items():
+        if not isinstance(found.get(key), Tensor) or found[key].shape != value.shape:
+            raise ValueError(f"{path}: expected the weights of this detector's backbone, {key} is not there or differs")
+    body.load_state_dict({key: found[key] for key in body.state_dict()})
+    return body
+
+
+def _part(network: nn.Module, name: str) -> nn.Module:
+    parts = dict(network.named_modules())
+    if not name or name not in parts:
+        nearest = difflib.get_close_matches(name, parts, 3, 0)
+        raise ValueError(f"model.freeze: {name!r} is no part of the network, nearest: {', '.join(nearest)}")
+    return parts[name]
+
+
+def _average(average: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+    """An average over some 500 steps, over fewer in the beginning."""
+    return average + (new - average) * max(0.002, 9 / (10 + float(steps)))
