@@ -5,6 +5,7 @@ from pathlib import Path
 import hydra
 import motmetrics
 import pandas as pd
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from predict import predict
 from refuse import refusing
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from track.metrics import overlaps, score, score_motmetrics
-from track.mot import Sequence, find_sequences, read_tracks
-from track.plot import plot_identities
+from track.mot import Sequence, find_sequences, read_detections, read_tracks
+from track.plot import plot_identities, plot_precision_recall
+from track.precision import pedestrians, precision_recall, score_detections
 from track.structures import Tracks
 
 
@@ -21,10 +23,13 @@ from track.structures import Tracks
 @refusing
 def main(cfg: DictConfig) -> None:
     """Print the chosen evaluator's figures and write them to `output_dir` as CSV."""
-    if cfg.evaluator not in ("trackeval", "motmetrics"):
-        raise ValueError(f"evaluator: expected trackeval or motmetrics, got {cfg.evaluator}")
+    if cfg.evaluator not in ("trackeval", "motmetrics", "detections"):
+        raise ValueError(f"evaluator: expected trackeval, motmetrics or detections, got {cfg.evaluator}")
     sequences = find_sequences(str(cfg.truth), cfg.split, cfg.every, cfg.dropped, cfg.sequences)
     truth = {sequence.name: sequence.truth() for sequence in sequences}  # refused before the tracking, if it must be
+    if cfg.evaluator == "detections":
+        judge_detections(cfg, sequences, truth)
+        return
     folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
     pairs = {sequence.name: (truth[sequence.name], read_results(folder, sequence)) for sequence in sequences}
     if cfg.evaluator == "trackeval":
@@ -39,6 +44,23 @@ def main(cfg: DictConfig) -> None:
     for name, (true, results) in pairs.items() if cfg.plots else ():
         plot_identities(file.with_name(f"{name}.png"), overlaps(name, true, results))
         print(file.with_name(f"{name}.png"))
+
+
+def judge_detections(cfg: DictConfig, sequences: list[Sequence], truth: dict[str, list[Tracks]]) -> None:
+    """Print and write the figures of a file of detections, or of the detector, which is run first."""
+    if cfg.detections is None:
+        folder, name = predict(cfg), instantiate(cfg.detector, _convert_="all").name
+        found = {s.name: read_detections(folder / s.name / "det" / f"{name}.txt", len(s)) for s in sequences}
+    else:
+        found = {s.name: s.detections(cfg.detections) for s in sequences}
+    pairs = {name: ([pedestrians(name, frame) for frame in truth[name]], found[name]) for name in found}
+    figures, file = score_detections(pairs), Path(str(cfg.output_dir)) / "metrics-detections.csv"
+    print_figures(figures)
+    write_figures(figures, file)
+    print(file)
+    if cfg.plots:
+        plot_precision_recall({name: precision_recall(*pair) for name, pair in pairs.items()}, file.with_suffix(".png"))
+        print(file.with_suffix(".png"))
 
 
 def read_results(folder: Path, sequence: Sequence) -> list[Tracks]:

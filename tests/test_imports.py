@@ -17,9 +17,10 @@ LAYERS = [
         "track.video",
         "track.draw",
         "track.metrics",
+        "track.kept",
         "track.offline",
     },
-    {"track.detector", "track.plot", "track.synthetic", "track.crowds", "track.tracker"},
+    {"track.detector", "track.precision", "track.plot", "track.synthetic", "track.crowds", "track.tracker"},
     {"track"},
     {"track.training"},
 ]

@@ -22,12 +22,15 @@ OWN = {"small_fcos": small_fcos, "fcos_mobilenet_v2_fpn": fcos_mobilenet_v2_fpn}
 
 
 class Detector:
-    """Detections of one image at a time: `detector(image) -> Detections`.
+    """Detections of one image at a time: `detector(image) -> Detections`; of several: `detector.batch(images)`.
 
     name: one of torchvision's detection builders, or of `track.fcos`. weights: the name of one of its official weights
     ("DEFAULT", "COCO_V1"), which torchvision downloads on first use; None for random ones. checkpoint: a file of
-    `save_detector`, which also says name and categories, in place of both. classes: the categories to keep, by name.
-    min_score: boxes below it are dropped. ValueError, in one line, for a name, class or file that does not fit.
+    `save_detector`, which also says name and categories, in place of both. network: in place of all three any module
+    that takes and gives what torchvision's do, with its categories (labels are indices of them, 0 is the background).
+    classes: the categories to keep, by name. min_score: boxes below it are dropped. batch_size: how many pictures the
+    commands give it at once. autocast: compute in bfloat16 where torch does so, faster on what has it, less exact.
+    ValueError, in one line, for a name, class or file that does not fit.
     """
 
     def __init__(
@@ -37,26 +40,45 @@ class Detector:
         checkpoint: str | Path | None = None,
         classes: Sequence[str] = ("person",),
         min_score: float = 0.1,
+        network: nn.Module | None = None,
+        categories: Sequence[str] = ("__background__", "person"),
+        batch_size: int = 1,
+        autocast: bool = False,
     ) -> None:
-        if checkpoint is not None:
-            _, self.network, self.categories = load_detector(checkpoint)
+        if batch_size < 1:
+            raise ValueError(f"detector.batch_size: expected 1 or more, got {batch_size}")
+        if network is not None:
+            self.name, self.network, self.categories = type(network).__name__.lower(), network, list(categories)
+        elif checkpoint is not None:
+            self.name, self.network, self.categories = load_detector(checkpoint)
         else:
-            self.network, self.categories = build(name, weights)
+            self.name, (self.network, self.categories) = name, build(name, weights)
         self.network = self.network.eval().requires_grad_(False)
         self.labels = torch.tensor([index_of(one, self.categories) for one in classes])
-        self.meaning = torch.tensor(streamline(self.network, self.labels.tolist(), min_score))
+        self.meaning = torch.arange(len(self.categories))  # of the labels that the network gives
+        if network is None:
+            self.meaning = torch.tensor(streamline(self.network, self.labels.tolist(), min_score))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network.to(self.device)
-        self.min_score = min_score
+        self.min_score, self.batch_size, self.autocast = min_score, batch_size, autocast
 
-    @torch.inference_mode()
     def __call__(self, image: Tensor) -> Detections:
         """Detections in a (3, H, W) uint8 RGB image, boxes inside it, labels as indices of `categories`."""
-        found = {k: v.cpu() for k, v in self.network([image.to(self.device).float() / 255])[0].items()}
-        boxes = clip_boxes_to_image(found["boxes"].float(), image.shape[-2:])
-        labels = self.meaning[found["labels"]]
-        kept = (found["scores"] >= self.min_score) & torch.isin(labels, self.labels)
-        return Detections(boxes, found["scores"].float(), labels)[kept]
+        return self.batch([image])[0]
+
+    @torch.inference_mode()
+    def batch(self, images: Sequence[Tensor]) -> list[Detections]:
+        """The detections of each of several images, of any sizes."""
+        given = [image.to(self.device).float() / 255 for image in images]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            found = self.network(given) if given else []
+        return [self._wanted(image, one) for image, one in zip(images, found, strict=True)]
+
+    def _wanted(self, image: Tensor, found: dict[str, Tensor]) -> Detections:
+        boxes, scores, labels = (found[key].cpu() for key in ("boxes", "scores", "labels"))
+        labels = self.meaning[labels]
+        kept = (scores >= self.min_score) & torch.isin(labels, self.labels)
+        return Detections(clip_boxes_to_image(boxes.float(), image.shape[-2:]), scores.float(), labels)[kept]
 
 
 def names() -> list[str]:

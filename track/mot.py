@@ -193,10 +193,11 @@ def read_tracks(path: Path, length: int, truth: bool = False) -> list[Tracks]:
 def read_detections(path: Path, length: int) -> list[Detections]:
     """Rows `frame, -1, left, top, width, height, score[, ...]` of frames 1 to length, a `Detections` a frame.
 
-    Every row is class 1. ValueError as in `read_tracks`.
+    A class of 1 or more in column 8 is the label, other rows are class 1. ValueError as in `read_tracks`.
     """
     table, lines = _read_table(path, columns=7)
-    columns = torch.from_numpy(table[:, 6]).float(), torch.ones(len(table), dtype=torch.long)
+    labels = table[:, 7].clip(1) if table.shape[1] > 7 else np.ones(len(table))
+    columns = torch.from_numpy(table[:, 6]).float(), torch.from_numpy(labels).long()
     return _by_frame(path, Detections(_boxes(table), *columns), table[:, 0], lines, length)
 
 
@@ -223,7 +224,11 @@ def write_tracks(path: Path, frames: Iterable[Tracks]) -> None:
 
 def write_detections(path: Path, frames: Iterable[Detections]) -> None:
     """Write detections, frames numbered from 1, so that trackers can be tuned without the detector."""
-    rows = (_row(number, -1, *one) for number, frame in enumerate(frames, 1) for one in _columns(frame))
+    rows = (
+        _row(number, -1, box, score, label)
+        for number, frame in enumerate(frames, 1)
+        for (box, score), label in zip(_columns(frame), frame.labels.tolist(), strict=True)
+    )
     _write(path, rows)
 
 
@@ -259,9 +264,9 @@ def _columns(frame: Detections) -> Iterator[tuple[list[float], float]]:
     return zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True)
 
 
-def _row(frame: int, identity: int, box: list[float], score: float) -> str:
+def _row(frame: int, identity: int, box: list[float], score: float, label: int = -1) -> str:
     x1, y1, x2, y2 = box
-    return f"{frame},{identity},{x1 + 1:.2f},{y1 + 1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
+    return f"{frame},{identity},{x1 + 1:.2f},{y1 + 1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},{label},-1,-1\n"
 
 
 def _write(path: Path, rows: Iterable[str]) -> None:

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from track.association import assign
 from track.draw import colour_of
 from track.metrics import MATCH_IOU, Overlap
-from track.structures import Tracks
+from track.structures import Detections, Tracks
 
 
 def plot_trajectories(path: str | Path, results: Sequence[Tracks], background: Tensor) -> None:
@@ -72,6 +73,37 @@ def plot_curves(metrics: str | Path, path: str | Path) -> None:
         axes.set(title=group, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def plot_precision_recall(curves: Mapping[str, tuple[Tensor, Tensor]], path: str | Path) -> None:
+    """Write a PNG of precision over recall, a line a pair of them as `track.precision` gives it."""
+    figure = Figure(figsize=(4.8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, (recall, precision) in curves.items():
+        axes.plot(recall, precision, label=name)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower left")
+    figure.savefig(path, dpi=110)
+
+
+def plot_frames(frames: Mapping[str, tuple[Tensor, Detections, Detections]], path: str | Path) -> None:
+    """Write a PNG of pictures (3, H, W) uint8 RGB under their titles, three in a row: truth in green, what was detected
+    in red with its score."""
+    rows = max(1, -(-len(frames) // 3))
+    figure = Figure(figsize=(13, 3.4 * rows), layout="constrained")
+    panels = figure.subplots(rows, 3, squeeze=False).flatten()
+    for axes in panels:
+        axes.axis("off")
+    for axes, (title, (image, truth, found)) in zip(panels, frames.items(), strict=False):
+        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.set_title(title, fontsize=8)
+        for boxes, colour in ((truth, "lime"), (found, "red")):
+            for x1, y1, x2, y2 in boxes.boxes.tolist():
+                axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour))
+        for (x1, y1, *_), score in zip(found.boxes.tolist(), found.scores.tolist(), strict=True):
+            axes.text(x1, y1, f"{score:.2f}", color="red", fontsize=6, verticalalignment="bottom")
     figure.savefig(path, dpi=110)
 
 

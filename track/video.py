@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from queue import Queue
+from threading import Semaphore, Thread
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar, cast
 
 import av
 import cv2
@@ -24,6 +26,9 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a refusal i
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # and not ffmpeg's
 
 
+Item = TypeVar("Item")
+
+
 @dataclass(frozen=True)
 class Frame:
     """One picture. image: (3, H, W) uint8 RGB. time: seconds. number: from 1."""
@@ -33,17 +38,55 @@ class Frame:
     number: int
 
 
-def frames(source: str | int | Path | list[Path], frame_rate: float = 30.0) -> Iterator[Frame]:
+def frames(
+    source: str | int | Path | list[Path], frame_rate: float = 30.0, report: Callable[[str], None] | None = None
+) -> Iterator[Frame]:
     """Every frame of a webcam index, a video file, a URL, a folder of images, or a list of them.
 
     frame_rate: frames a second of images, which carry no times. ValueError where the source cannot be opened, an image
-    cannot be read, or a video stops before its end (after the frames that could be read).
+    cannot be read, or a video stops before its end (after the frames that could be read); with `report` the latter two
+    are told to it in a line instead and passed over, and the frames after them keep their numbers.
     """
     if isinstance(source, list):
-        return _images(source, frame_rate)
+        return _images(source, frame_rate, report)
     if Path(str(source)).is_dir():
-        return _images(image_files(Path(str(source))), frame_rate, str(source))
-    return _capture(source)
+        files = image_files(Path(str(source)))
+        if not files:
+            raise ValueError(f"{source}: expected at least one image (jpg, png, bmp), found none")
+        return _images(files, frame_rate, report)
+    return _capture(source, report)
+
+
+def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
+    """The items, up to `depth` of which are made on another thread while one is used. An error comes in its turn."""
+    made: Queue[tuple[Item | None, BaseException | None]] = Queue()
+    room, source = Semaphore(depth), iter(items)
+    stopped = False
+
+    def work() -> None:
+        try:
+            while room.acquire() and not stopped:
+                made.put((next(source), None))
+        except BaseException as error:
+            made.put((None, error))
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            room.release()
+            yield cast(Item, item)
+    finally:
+        stopped = True
+        room.release()
+        thread.join()
+        if isinstance(source, Generator):
+            source.close()
 
 
 def frame_count(source: str | int | Path) -> int | None:
@@ -120,17 +163,16 @@ class VideoWriter:
         self.file.close()
 
 
-def _images(files: list[Path], rate: float, where: str = "images") -> Iterator[Frame]:
-    if not files:
-        raise ValueError(f"{where}: expected at least one image (jpg, png, bmp), found none")
+def _images(files: list[Path], rate: float, report: Callable[[str], None] | None) -> Iterator[Frame]:
     for number, file in enumerate(files, 1):
         picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
         if picture is None:
-            raise ValueError(f"{file}: expected an image that can be read")
+            (report or _refuse)(f"{file}: expected an image that can be read")
+            continue
         yield Frame(_to_rgb(picture), (number - 1) / rate, number)
 
 
-def _capture(source: str | int | Path) -> Iterator[Frame]:
+def _capture(source: str | int | Path, report: Callable[[str], None] | None) -> Iterator[Frame]:
     video = _open(source)
     count, rate = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), frame_rate(source)
     live = count == 0 and not Path(str(source)).is_file()  # a camera or a stream: its times are the clock's
@@ -149,7 +191,11 @@ def _capture(source: str | int | Path) -> Iterator[Frame]:
     if number == 0:
         raise ValueError(f"{source}: expected a video, no frame could be read")
     if count - number > max(2, 0.02 * count):
-        raise ValueError(f"{source}: stopped after frame {number}, expected {count}")
+        (report or _refuse)(f"{source}: stopped after frame {number}, expected {count}")
+
+
+def _refuse(line: str) -> None:
+    raise ValueError(line)
 
 
 def _open(source: str | int | Path) -> cv2.VideoCapture:

@@ -17,7 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics.detection import MeanAveragePrecision
 
 from track.detector import build, load_detector, save_detector
-from track.training.frames import Target
+from track.plot import plot_frames, plot_precision_recall
+from track.precision import SCORE, counted, precision_recall
+from track.structures import Detections
+from track.training.frames import FramesData, Target
 from track.training.schedule import warmup_cosine
 
 Batch = tuple[list[Tensor], list[Target]]
@@ -102,8 +105,35 @@ class DetectorModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def export(self, folder: Path) -> Path:
-        """Write the network where `detector.checkpoint` can name it; returns the file."""
+        """Write the network where `detector.checkpoint` can name it; returns the file. After a training also
+        precision_recall.png and frames.png, the best and the worst of the pictures that validate."""
+        data = getattr(self._trainer, "datamodule", None)
+        if isinstance(data, FramesData):
+            self._draw(data, folder)
         return save_detector(self.average.module, self.name, self.categories, folder / "detector.safetensors")
+
+    @torch.inference_mode()
+    def _draw(self, data: FramesData, folder: Path) -> None:
+        self.average.eval()
+        truth, found = [], []
+        for images, targets in data.val_dataloader():
+            outputs = self.average([image.to(self.device) for image in images])
+            found += [Detections(**{k: one[k].cpu() for k in ("boxes", "scores", "labels")}) for one in outputs]
+            truth += [Detections(one["boxes"], torch.ones(len(one["boxes"])), one["labels"]) for one in targets]
+        plot_precision_recall({"validation": precision_recall(truth, found)}, folder / "precision_recall.png")
+        right, false, missed = counted(truth, found).T
+        order = (2 * right / (2 * right + false + missed).clamp(min=1) + 1e-3 * right).argsort().tolist()
+        chosen = {}
+        for title, index in [("best", i) for i in order[:-4:-1]] + [("worst", i) for i in order[:3]]:
+            numbers = f"{right[index]} right, {false[index]} false, {missed[index]} missed"
+            image = (255 * data.val[index][0]).byte()
+            sure = found[index][found[index].scores >= SCORE]
+            chosen[f"{title} of {len(order)}: {data.val.examples[index].file.name}, {numbers}"] = (
+                image,
+                truth[index],
+                sure,
+            )
+        plot_frames(chosen, folder / "frames.png")
 
     def _borrow(self, official: dict[str, Tensor]) -> None:
         """Take every official weight that has the same shape here: all but the last layers of the head."""
