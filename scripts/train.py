@@ -34,7 +34,11 @@ def train(cfg: DictConfig) -> None:
     before = pd.read_csv(curves) if checkpoint and curves.is_file() else pd.DataFrame()
     data, model = instantiate(cfg.data, _convert_="all"), instantiate(cfg.model, _convert_="all")
     trainer = instantiate(cfg.trainer)
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    finally:  # Lightning starts the file anew
+        if parts := [before, pd.read_csv(curves)] if curves.is_file() else [before] if len(before) else []:
+            pd.concat(parts).to_csv(curves, index=False)
     if not trainer.checkpoint_callback.best_model_path:
         raise ValueError("no weights were chosen: give more epochs or time, or monitor=null where nothing is held out")
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
@@ -42,7 +46,6 @@ def train(cfg: DictConfig) -> None:
     print(f"weights: {model.export(output)}")
     if not curves.is_file():
         return  # fewer steps than trainer.log_every_n_steps, and nothing was held out
-    pd.concat([before, pd.read_csv(curves)]).to_csv(curves, index=False)  # Lightning starts the file anew
     plot_curves(curves, output / "curves.png")
     print(f"curves:  {output / 'curves.png'}")
 

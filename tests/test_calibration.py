@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.distributions import Laplace
 
-from track.calibration import calibration_error, coverage, region, reliability
+from track.calibration import calibrated, calibration_error, coverage, platt, region, reliability
 
 LEVELS = torch.tensor([0.5, 0.8, 0.95])
 
@@ -30,3 +30,17 @@ def test_a_bin_is_as_the_hand_says() -> None:
     assert table["claimed"].tolist() == pytest.approx([0.13, 0.9])
     assert table["happened"].tolist() == [0.5, 1.0]
     assert table["count"].tolist() == [2, 1]
+
+
+def test_overconfident_scores_are_scaled_to_what_happens() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(20_000, generator=generator).clamp(0.02, 0.98)
+    right = torch.rand(20_000, generator=generator) < truth
+    claimed = torch.sigmoid(2.0 * truth.logit() + 1.0)
+    slope, offset = platt(claimed, right)
+    assert (slope, offset) == pytest.approx((0.5, -0.5), abs=0.03)
+    torch.testing.assert_close(calibrated(claimed, slope, offset), truth, atol=0.02, rtol=0)
+
+
+def test_without_scores_nothing_is_scaled() -> None:
+    assert platt(torch.empty(0), torch.empty(0, dtype=torch.bool)) == pytest.approx((1, 0), abs=1e-3)

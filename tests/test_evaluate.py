@@ -89,7 +89,7 @@ def test_every_refusal_is_one_line_that_says_what_was_expected(evaluate, folder,
     refusals = {
         f"predictions={folder}/nowhere": "left.txt: no such file, expected the results of left",
         f"predictions={broken}": "left.txt, line 2: expected comma-separated numbers",
-        "evaluator=mine": "evaluator: expected trackeval or motmetrics, got mine",
+        "evaluator=mine": "evaluator: expected trackeval, motmetrics or detections, got mine",
         "split=test": "split: expected one of",
         "truth=???": "truth",
         f"output_dir={broken}/left.txt": "output_dir: expected a folder that can be written",

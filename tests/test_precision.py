@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from track.precision import counted, pedestrians, precision_recall, score_detections
+from track.precision import counted, is_right, pedestrians, precision_recall, score_detections
 from track.structures import Detections, Tracks
 
 ONE, TWO, FAR = [0.0, 0, 10, 20], [50.0, 0, 60, 20], [200.0, 0, 210, 20]
@@ -53,3 +53,9 @@ def test_nothing_found_is_zero_and_no_frames_are_no_error() -> None:
     nothing = [rows(), rows()]
     assert score_detections({"a": (TRUTH, nothing)}).loc["a"].tolist() == [0, 0, 0, 0]
     assert counted([], []).shape == (0, 3)
+
+
+def test_the_surer_of_two_boxes_on_one_person_is_right() -> None:
+    found = rows([*TWO, 0.5, 1], [0.0, 0, 10, 19, 0.6, 1], [*ONE, 0.5, 1], [*FAR, 0.9, 1], [*TWO, 0.9, 2])
+    assert is_right(TRUTH[0], found).tolist() == [True, True, False, False, False]
+    assert is_right(rows(), found).tolist() == [False] * 5

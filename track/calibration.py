@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 
@@ -36,3 +38,24 @@ def reliability(claimed: Tensor, happened: Tensor, bins: int = 10) -> pd.DataFra
 def calibration_error(table: pd.DataFrame) -> float:
     """Mean distance between claimed and happened, weighted by count: the expected calibration error."""
     return float(((table["claimed"] - table["happened"]).abs() * table["count"]).sum() / table["count"].sum())
+
+
+def platt(scores: Tensor, right: Tensor) -> tuple[float, float]:
+    """Slope (above 0) and offset of a score's log-odds that make it the probability of being right.
+
+    scores: (N,) in 0 to 1. right: (N,) bool. Nearly (1, 0), no change, where there is next to nothing to fit.
+    Platt, "Probabilistic outputs for support vector machines" (1999).
+    """
+    odds, happened = scores.double().logit(1e-6).numpy(), right.double().numpy()
+
+    def loss(parameters: np.ndarray) -> float:
+        claimed = np.exp(parameters[0]) * odds + parameters[1]
+        return float((np.logaddexp(0, claimed) - happened * claimed).sum() + 0.5 * (parameters**2).sum())
+
+    slope, offset = minimize(loss, np.zeros(2), method="Nelder-Mead").x
+    return float(np.exp(slope)), float(offset)
+
+
+def calibrated(scores: Tensor, slope: float, offset: float) -> Tensor:
+    """Scores as probabilities, by the figures of `platt`."""
+    return torch.sigmoid(slope * scores.logit(1e-6) + offset)

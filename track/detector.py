@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torchvision.models import detection, get_model_builder, get_model_weights, list_models
 from torchvision.ops import clip_boxes_to_image
 
+from track.calibration import calibrated
 from track.checkpoint import load, save
 from track.fcos import fcos_mobilenet_v2_fpn, small_fcos
 from track.inference import streamline
 from track.structures import Detections
 
+SCALE = 1.0, 0.0  # of the scores' log-odds, slope and offset: as they are
 OWN = {"small_fcos": small_fcos, "fcos_mobilenet_v2_fpn": fcos_mobilenet_v2_fpn}
 
 
@@ -47,17 +49,19 @@ class Detector:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"detector.batch_size: expected 1 or more, got {batch_size}")
+        self.scale = SCALE
         if network is not None:
             self.name, self.network, self.categories = type(network).__name__.lower(), network, list(categories)
         elif checkpoint is not None:
-            self.name, self.network, self.categories = load_detector(checkpoint)
+            self.name, self.network, self.categories, self.scale = load_detector(checkpoint)
         else:
             self.name, (self.network, self.categories) = name, build(name, weights)
         self.network = self.network.eval().requires_grad_(False)
         self.labels = torch.tensor([index_of(one, self.categories) for one in classes])
         self.meaning = torch.arange(len(self.categories))  # of the labels that the network gives
         if network is None:
-            self.meaning = torch.tensor(streamline(self.network, self.labels.tolist(), min_score))
+            raw = (torch.tensor(min_score).logit(1e-6) - self.scale[1]) / self.scale[0]
+            self.meaning = torch.tensor(streamline(self.network, self.labels.tolist(), raw.sigmoid().item()))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network.to(self.device)
         self.min_score, self.batch_size, self.autocast = min_score, batch_size, autocast
@@ -76,9 +80,10 @@ class Detector:
 
     def _wanted(self, image: Tensor, found: dict[str, Tensor]) -> Detections:
         boxes, scores, labels = (found[key].cpu() for key in ("boxes", "scores", "labels"))
+        scores = scores.float() if self.scale == SCALE else calibrated(scores.float(), *self.scale)
         labels = self.meaning[labels]
         kept = (scores >= self.min_score) & torch.isin(labels, self.labels)
-        return Detections(clip_boxes_to_image(boxes.float(), image.shape[-2:]), scores.float(), labels)[kept]
+        return Detections(clip_boxes_to_image(boxes.float(), image.shape[-2:]), scores, labels)[kept]
 
 
 def names() -> list[str]:
@@ -108,15 +113,20 @@ def index_of(category: str, categories: Sequence[str]) -> int:
     return list(categories).index(category)
 
 
-def save_detector(network: nn.Module, name: str, categories: Sequence[str], path: Path) -> Path:
-    """Write weights, name and categories as safetensors; returns the path."""
-    return save(path, {"detector": (network, {"name": name, "categories": list(categories)})})
+def save_detector(
+    network: nn.Module, name: str, categories: Sequence[str], path: Path, scale: tuple[float, float] = SCALE
+) -> Path:
+    """Write weights, name, categories and the scale of the scores (slope and offset of their log-odds) as safetensors;
+    returns the path."""
+    options = {"name": name, "categories": list(categories), "scale": list(scale)}
+    return save(path, {"detector": (network, options)})
 
 
-def load_detector(path: str | Path) -> tuple[str, nn.Module, list[str]]:
-    """The name, network and categories that `save_detector` wrote. ValueError where the file is not such a one."""
-    network, options = load(path, "detector", lambda name, categories: build(name, None, categories)[0])
-    return options["name"], network, options["categories"]
+def load_detector(path: str | Path) -> tuple[str, nn.Module, list[str], tuple[float, float]]:
+    """The name, network, categories and scale that `save_detector` wrote. ValueError where the file is no such one."""
+    network, options = load(path, "detector", lambda name, categories, scale=SCALE: build(name, None, categories)[0])
+    slope, offset = options.get("scale", SCALE)
+    return options["name"], network, options["categories"], (float(slope), float(offset))
 
 
 def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:

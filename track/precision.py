@@ -47,6 +47,18 @@ def counted(truth: Sequence[Detections], found: Sequence[Detections]) -> Tensor:
     return torch.tensor([_count(*pair) for pair in zip(truth, found, strict=True)]).reshape(-1, 3)
 
 
+def is_right(truth: Detections, found: Detections) -> Tensor:
+    """(N,) bool, which of one frame's detections are right: in order of score each takes the box of its class that it
+    overlaps most of those left, at IoU 0.5."""
+    overlap = box_iou(truth.boxes, found.boxes) * (truth.labels[:, None] == found.labels)
+    right = torch.zeros(len(found), dtype=torch.bool)
+    for j in found.scores.argsort(descending=True).tolist() if len(truth) else []:
+        best, i = overlap[:, j].max(0)
+        right[j] = best >= MATCH_IOU
+        overlap[i] *= not right[j]
+    return right
+
+
 def pedestrians(name: str, truth: Detections) -> Detections:
     """Of ground truth by MOTChallenge's rules what a detector is judged by: pedestrians with score 1, what it may find
     or not with score 0, all of label 1. name: the sequence's."""

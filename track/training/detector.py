@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics.detection import MeanAveragePrecision
 
-from track.detector import build, load_detector, save_detector
-from track.plot import plot_frames, plot_precision_recall
-from track.precision import SCORE, counted, precision_recall
+from track.calibration import calibrated, platt, reliability
+from track.detector import SCALE, build, load_detector, save_detector
+from track.plot import plot_frames, plot_precision_recall, plot_reliability
+from track.precision import SCORE, counted, is_right, precision_recall
 from track.structures import Detections
-from track.training.frames import FramesData, Target
+from track.training.frames import FramesData, Pictures, Target
 from track.training.schedule import warmup_cosine
 
 Batch = tuple[list[Tensor], list[Target]]
@@ -53,7 +55,7 @@ class DetectorModule(lightning.LightningModule):
         self.network, self.categories = build(name, None, ["__background__", *classes])
         learned: list[Any] = []  # parts that have learned before
         if checkpoint is not None:
-            self.name, self.network, found = load_detector(checkpoint)
+            self.name, self.network, found, _ = load_detector(checkpoint)
             if list(found) != self.categories:
                 raise ValueError(f"{checkpoint}: expected a detector of {', '.join(classes)} alone, it has {found[1:]}")
             self.network.requires_grad_().train()
@@ -105,40 +107,53 @@ class DetectorModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def export(self, folder: Path) -> Path:
-        """Write the network where `detector.checkpoint` can name it; returns the file. After a training also
-        precision_recall.png and frames.png, the best and the worst of the pictures that validate."""
-        data = getattr(self._trainer, "datamodule", None)
+        """Write the network where `detector.checkpoint` can name it; returns the file.
+
+        After a training its scores are scaled to be, on the pictures that validate, the probability of being right, and
+        precision_recall.png, reliability.png and frames.png (the best and the worst of them) lie beside it.
+        """
+        data, scale = getattr(self._trainer, "datamodule", None), SCALE
         if isinstance(data, FramesData):
-            self._draw(data, folder)
-        return save_detector(self.average.module, self.name, self.categories, folder / "detector.safetensors")
+            truth, found = self._judged(data)
+            scores = torch.cat([one.scores for one in found])
+            right = torch.cat([is_right(*pair) for pair in zip(truth, found, strict=True)])
+            scale = platt(scores, right)
+            found = [replace(one, scores=calibrated(one.scores, *scale)) for one in found]
+            table = reliability(calibrated(scores, *scale), right)
+            plot_reliability({"validation": table}, folder / "reliability.png")
+            plot_precision_recall({"validation": precision_recall(truth, found)}, folder / "precision_recall.png")
+            plot_frames(_best_and_worst(data.val, truth, found), folder / "frames.png")
+        return save_detector(self.average.module, self.name, self.categories, folder / "detector.safetensors", scale)
 
     @torch.inference_mode()
-    def _draw(self, data: FramesData, folder: Path) -> None:
-        self.average.eval()
+    def _judged(self, data: FramesData) -> tuple[list[Detections], list[Detections]]:
+        """Truth and what the averaged network finds in every picture that validates."""
         truth, found = [], []
         for images, targets in data.val_dataloader():
-            outputs = self.average([image.to(self.device) for image in images])
+            outputs = self.average.eval()([image.to(self.device) for image in images])
             found += [Detections(**{k: one[k].cpu() for k in ("boxes", "scores", "labels")}) for one in outputs]
             truth += [Detections(one["boxes"], torch.ones(len(one["boxes"])), one["labels"]) for one in targets]
-        plot_precision_recall({"validation": precision_recall(truth, found)}, folder / "precision_recall.png")
-        right, false, missed = counted(truth, found).T
-        order = (2 * right / (2 * right + false + missed).clamp(min=1) + 1e-3 * right).argsort().tolist()
-        chosen = {}
-        for title, index in [("best", i) for i in order[:-4:-1]] + [("worst", i) for i in order[:3]]:
-            numbers = f"{right[index]} right, {false[index]} false, {missed[index]} missed"
-            image = (255 * data.val[index][0]).byte()
-            sure = found[index][found[index].scores >= SCORE]
-            chosen[f"{title} of {len(order)}: {data.val.examples[index].file.name}, {numbers}"] = (
-                image,
-                truth[index],
-                sure,
-            )
-        plot_frames(chosen, folder / "frames.png")
+        return truth, found
 
     def _borrow(self, official: dict[str, Tensor]) -> None:
         """Take every official weight that has the same shape here: all but the last layers of the head."""
         own = self.network.state_dict()
         self.network.load_state_dict(own | {k: v for k, v in official.items() if own[k].shape == v.shape})
+
+
+def _best_and_worst(
+    pictures: Pictures, truth: Sequence[Detections], found: Sequence[Detections]
+) -> dict[str, tuple[Tensor, Detections, Detections]]:
+    """Three of each with truth and detections, by what they are called."""
+    right, false, missed = counted(truth, found).T
+    order = (2 * right / (2 * right + false + missed).clamp(min=1) + 1e-3 * right).argsort().tolist()
+    chosen = {}
+    for title, index in [("best", i) for i in order[:-4:-1]] + [("worst", i) for i in order[:3]]:
+        name = pictures.examples[index].file.name
+        numbers = f"{right[index]} right, {false[index]} false, {missed[index]} missed"
+        sure = found[index][found[index].scores >= SCORE]
+        chosen[f"{title}: {name}, {numbers}"] = (255 * pictures[index][0]).byte(), truth[index], sure
+    return chosen
 
 
 def load_backbone(network: nn.Module, path: str) -> nn.Module:
