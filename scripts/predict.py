@@ -1,6 +1,7 @@
 """Track every sequence below a root, or one video: python scripts/predict.py source=ROOT detections=det/yolox.txt."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def predict(cfg: DictConfig) -> Path:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     unread: list[str] = []
     with Progress(*columns) as progress:
-        say = progress.console.print
+        say = partial(progress.console.print, soft_wrap=True, markup=False, highlight=False)
         report = unread.append if cfg.on_error == "skip" else None
         if source.is_file():
             if cfg.camera == "file" or (cfg.split, cfg.every, cfg.dropped, cfg.sequences) != ("all", 1, 0, None):

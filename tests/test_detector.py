@@ -93,3 +93,38 @@ def test_without_network_one_line_says_how_to_help(tmp_path: Path, monkeypatch: 
     ) as refusal:
         Detector("ssdlite320_mobilenet_v3_large")
     assert "\n" not in str(refusal.value)
+
+
+def test_any_module_with_torchvisions_interface_fits() -> None:
+    class Box(torch.nn.Module):
+        def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            boxes = torch.tensor([[-5.0, 1, 20, 30], [1, 2, 3, 4], [5, 6, 7, 8]])
+            scores, labels = torch.tensor([0.9, 0.8, 0.05]), torch.tensor([2, 1, 2])
+            return [{"boxes": boxes, "scores": scores, "labels": labels} for _ in images]
+
+    detector = Detector(network=Box(), categories=["__background__", "person", "car"], classes=["car"])
+    found = detector(IMAGE)
+    assert (found.boxes.tolist(), found.labels.tolist()) == ([[0, 1, 20, 30]], [2])
+    assert detector.name == "box"
+
+
+def test_several_pictures_at_once_give_what_each_gives(checkpoint: Path) -> None:
+    detector = Detector(checkpoint=checkpoint)
+    other = IMAGE.flip(1)
+    for alone, together in zip((detector(IMAGE), detector(other)), detector.batch([IMAGE, other]), strict=True):
+        torch.testing.assert_close(together.boxes, alone.boxes, atol=0.01, rtol=0)
+        torch.testing.assert_close(together.scores, alone.scores, atol=1e-4, rtol=0)
+    assert detector.batch([]) == []
+
+
+def test_scores_are_given_on_the_scale_of_the_file(tmp_path: Path) -> None:
+    network, categories = build("small_fcos", None)
+    torch.nn.init.constant_(network.head.classification_head.cls_logits.bias, 0.0)
+    plain, scaled = (
+        Detector(checkpoint=save_detector(network, "small_fcos", categories, tmp_path / f"{slope}.st", (slope, 0.5)))
+        for slope in (1.0, 2.0)
+    )
+    best, other = plain(IMAGE).scores.max(), scaled(IMAGE).scores.max()
+    torch.testing.assert_close(other.logit() - 0.5, 2 * (best.logit() - 0.5), atol=1e-3, rtol=0)
+    assert len(scaled(IMAGE)) > 0
+    assert scaled(IMAGE).scores.min() >= 0.1

@@ -1,6 +1,7 @@
 """The commands as a user calls them: their configs composed, their functions run, their refusals read."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,7 +144,7 @@ def test_a_video_that_stops_early_keeps_the_rows_before(streets: Path, tmp_path:
         (
             "predict",
             ["source=.", "detections=x.txt", "camera=maybe"],
-            "camera: expected auto, none, file or estimate, got maybe",
+            "camera: expected one of auto, none, file, estimate, got maybe",
         ),
         ("predict", ["source=.", "detector.name=small_fcos"], "small_fcos has no official weights: give a checkpoint"),
         ("evaluate", ["truth=absent"], "absent: no such folder"),
@@ -169,3 +170,56 @@ def test_demo_writes_a_video_with_every_frame(streets: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "25 frames" in done.stdout
     assert len(list(frames(tmp_path / "out.mp4"))) == 25
+
+
+def detector_file(folder: Path) -> str:
+    torch.manual_seed(0)
+    network, categories = build("small_fcos", None)
+    torch.nn.init.constant_(network.head.classification_head.cls_logits.bias, 0.0)
+    return f"detector.checkpoint={save_detector(network, 'small_fcos', categories, folder / 'd.safetensors')}"
+
+
+def test_detections_are_kept_and_used_again_while_nothing_changed(streets: Path, tmp_path: Path) -> None:
+    options = [
+        f"source={streets}",
+        "sequences=[street-04-00]",
+        detector_file(tmp_path),
+        "output_dir=out",
+        "camera=none",
+    ]
+    first = call("predict", *options, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "earlier run" not in first.stdout
+    results, file = tmp_path / "out/street-04-00.txt", tmp_path / "out/street-04-00/det/small_fcos.txt"
+    tracked, seen = results.read_text(), file.read_text()
+    assert len(seen.splitlines()) > 25
+    again = call("predict", *options, cwd=tmp_path)
+    assert "street-04-00: the detections of an earlier run" in again.stdout
+    assert results.read_text() == tracked
+    other = call("predict", *options, "detector.min_score=0.55", cwd=tmp_path)
+    assert "earlier run" not in other.stdout
+    assert file.read_text() != seen
+
+
+def test_a_picture_that_cannot_be_read_stops_or_is_passed_over(streets: Path, tmp_path: Path) -> None:
+    shutil.copytree(streets / "street-04-00", tmp_path / "street-04-00")
+    (tmp_path / "street-04-00/img1/000005.jpg").write_bytes(b"")
+    options = [f"source={tmp_path / 'street-04-00'}", detector_file(tmp_path), "output_dir=out"]
+    stopped = call("predict", *options, cwd=tmp_path)
+    assert stopped.returncode == 1
+    assert re.fullmatch(r"error: .*000005.jpg: expected an image that can be read\n", stopped.stderr)
+    passed = call("predict", *options, "on_error=skip", cwd=tmp_path)
+    assert passed.returncode == 0, passed.stderr
+    assert re.search(r"passed over: 1, the first: .*000005.jpg: expected an image", passed.stdout)
+    frames_seen = {int(row.split(",")[0]) for row in (tmp_path / "out/street-04-00/det/small_fcos.txt").open()}
+    assert frames_seen == set(range(1, 26)) - {5}
+
+
+def test_evaluate_judges_detections(streets: Path, tmp_path: Path) -> None:
+    options = ["detections=det/det.txt", "evaluator=detections", "plots=true", "output_dir=out"]
+    done = call("evaluate", f"truth={streets}", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split(",", 1) for line in (tmp_path / "out/metrics-detections.csv").read_text().splitlines())
+    assert rows["sequence"] == "AP,AP50,recall,precision"
+    assert [float(value) for value in rows["OVERALL"].split(",")] == pytest.approx([100] * 4, abs=0.01)
+    assert (tmp_path / "out/metrics-detections.png").stat().st_size > 5000

@@ -1,11 +1,14 @@
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from track.video import VideoWriter, frame_count, frame_rate, frames, show
+from track.video import VideoWriter, ahead, frame_count, frame_rate, frames, show
 
 
 def write(path: Path, count: int = 12, rate: float = 10, size: tuple[int, int] = (48, 64)) -> Path:
@@ -81,3 +84,49 @@ def test_without_a_display_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(ValueError, match="no display to open a window on: give output="):
         show(torch.zeros(3, 8, 8, dtype=torch.uint8))
+
+
+def test_what_is_read_ahead_comes_in_order_and_no_further_than_it_may() -> None:
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    taken = ahead(numbers(), depth=3)
+    assert [next(taken) for _ in range(10)] == list(range(10))
+    taken.close()
+    assert len(made) <= 14
+    assert list(ahead(iter(range(100)))) == list(range(100))
+
+
+def test_an_error_ahead_comes_in_its_turn() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("frame 2")
+
+    taken = ahead(broken())
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="frame 2"):
+        next(taken)
+
+
+def test_pictures_that_cannot_be_read_are_told_and_passed_over(tmp_path: Path) -> None:
+    for number in (1, 3):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"")
+    told: list[str] = []
+    assert [(f.number, f.time) for f in frames(tmp_path, 10, told.append)] == [(1, 0.0), (3, 0.2)]
+    assert told == [f"{tmp_path / '2.png'}: expected an image that can be read"]
+
+
+def test_odd_pictures_are_read_as_colours_of_eight_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.full((6, 8), 200, np.uint8)).save(tmp_path / "1.png")
+    Image.fromarray(np.full((6, 8), 200 * 256, np.uint16)).save(tmp_path / "2.png")
+    turned = Image.new("RGB", (8, 6))
+    turned.getexif()[0x0112] = 6  # a quarter to the right
+    turned.save(tmp_path / "3.png", exif=turned.getexif())
+    pictures = [frame.image for frame in frames(tmp_path)]
+    assert [tuple(p.shape) for p in pictures] == [(3, 6, 8), (3, 6, 8), (3, 8, 6)]
+    assert [int(p.float().mean()) for p in pictures] == [200, 200, 0]
