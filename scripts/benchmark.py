@@ -1,10 +1,14 @@
 """What a frame costs: python scripts/benchmark.py source=MOT17/train split=val-half detections=det/yolox.txt.
 
+From pixels, beside torchvision's detector as it is and the public tracker, frame by frame:
+python scripts/benchmark.py source=street.mp4 detections=null detector=ssdlite320.
+
 Ratios to a public tracker in the same run are worth comparing, milliseconds on another machine are not.
 """
 
 import time
 from collections.abc import Callable
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -16,13 +20,18 @@ from omegaconf import DictConfig
 from refuse import refusing
 from rich.console import Console
 from rich.table import Table
+from torchvision.ops import box_iou
 
+from track.calibration import calibrated
+from track.detector import Detector, build, load_detector
 from track.mot import Sequence, find_sequences
 from track.structures import Detections
 from track.tracker import Tracker
+from track.video import ahead, frames
 
 Follow = Callable[[Sequence, list[Detections]], None]
 PEER = "ByteTrack (trackers)"
+EAGER, OURS = "torchvision as it is, ByteTrack (trackers)", "this project"
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="benchmark")
@@ -30,6 +39,9 @@ PEER = "ByteTrack (trackers)"
 def main(cfg: DictConfig) -> None:
     """Print each tracker's milliseconds a frame, and how many times those of the public one."""
     torch.set_num_threads(cfg.threads)
+    if cfg.detections is None:
+        from_pixels(cfg)
+        return
     videos = [(s, s.detections(cfg.detections)) for s in find_sequences(str(cfg.source), cfg.split)]
     followers: dict[str, Follow] = {name: ours(instantiate(node)) for name, node in cfg.trackers.items()}
     peer = bytetrack()
@@ -61,6 +73,74 @@ def ours(tracker: Tracker) -> Follow:
     return follow
 
 
+def from_pixels(cfg: DictConfig) -> None:
+    """Print the milliseconds of both pipelines, how their boxes agree, and what ours spends on what."""
+    if bytetrack() is None:
+        raise ValueError("detections=null: the public tracker is missing, pip install -e '.[bench]'")
+    detector: Detector = instantiate(cfg.detector, _convert_="all")
+    plain: Any
+    if cfg.detector.checkpoint is None:
+        plain = build(cfg.detector.name, cfg.detector.weights)[0].eval()
+    else:
+        plain = load_detector(cfg.detector.checkpoint)[1]
+    plain, tracker = plain.to(detector.device), instantiate(cfg.trackers.gru)
+    runs: dict[str, Callable[[], Any]] = {
+        EAGER: lambda: eager(cfg, plain, detector),
+        OURS: lambda: pipeline(cfg, detector, tracker),
+    }
+    costs: dict[str, list[float]] = {}
+    seen: dict[str, list[Detections]] = {}
+    for _ in range(cfg.repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            seen[name], spent = run()
+            costs.setdefault(name, []).append(1e3 * (time.perf_counter() - start) / len(seen[name]))
+    show({name: median(values) for name, values in costs.items()}, EAGER)
+    same = agreement(*seen.values())
+    print(f"of torchvision's boxes are there again, IoU 0.99 and scores within 0.01: {100 * same:.2f} %")
+    print(f"tracking takes {100 * spent['tracking'] / spent['detector']:.1f} % of the detector's time")
+
+
+def eager(cfg: DictConfig, network: Any, detector: Detector) -> tuple[list[Detections], dict[str, float]]:
+    """The plain loop: read, detect, follow, one after another. Scores as our detector scales them."""
+    import supervision
+    import trackers
+
+    tracker, seen = trackers.ByteTrackTracker(), []
+    for frame in islice(frames(str(cfg.source)), cfg.frames):
+        with torch.inference_mode():
+            found = {k: v.cpu() for k, v in network([frame.image.to(detector.device).float() / 255])[0].items()}
+        scores = calibrated(found["scores"], *detector.scale)
+        kept = torch.isin(found["labels"], detector.labels) & (scores >= detector.min_score)
+        seen.append(Detections(found["boxes"], scores, found["labels"])[kept])
+        boxes, scores = seen[-1].boxes.numpy(), seen[-1].scores.numpy()
+        tracker.update(supervision.Detections(xyxy=boxes, confidence=scores, class_id=np.zeros(len(boxes), int)))
+    return seen, {}
+
+
+def pipeline(cfg: DictConfig, detector: Detector, tracker: Tracker) -> tuple[list[Detections], dict[str, float]]:
+    """Ours, with the seconds that each part took."""
+    seen, spent = [], {"detector": 0.0, "tracking": 0.0}
+    tracker.reset()
+    for frame in islice(ahead(frames(str(cfg.source))), cfg.frames):
+        start = time.perf_counter()
+        seen.append(detector(frame.image))
+        between = time.perf_counter()
+        tracker.update(seen[-1], frame.time)
+        spent["detector"] += between - start
+        spent["tracking"] += time.perf_counter() - between
+    return seen, spent
+
+
+def agreement(theirs: list[Detections], ours: list[Detections]) -> float:
+    """Which part of their boxes is among ours, with IoU of at least 0.99 and scores within 0.01."""
+    same = count = 0
+    for a, b in zip(theirs, ours, strict=True):
+        near = (box_iou(a.boxes, b.boxes) >= 0.99) & ((a.scores[:, None] - b.scores).abs() <= 0.01)
+        same, count = same + int(near.any(1).sum()), count + len(a)
+    return same / max(1, count)
+
+
 def bytetrack() -> Follow | None:
     """Roboflow's ByteTrack, where the extra `bench` is installed; its input is made before the clock counts."""
     try:
@@ -85,16 +165,16 @@ def bytetrack() -> Follow | None:
     return follow
 
 
-def show(costs: dict[str, float]) -> None:
-    """A table, the public tracker's cost being 1."""
+def show(costs: dict[str, float], peer: str = PEER) -> None:
+    """A table, the peer's cost being 1."""
     table = Table("tracker", box=None, pad_edge=False)
     for column in ("ms a frame", "ratio"):
         table.add_column(column, justify="right")
     for name, value in costs.items():
-        table.add_row(name, f"{value:.3f}", f"{value / costs[PEER]:.2f}" if PEER in costs else "")
+        table.add_row(name, f"{value:.3f}", f"{value / costs[peer]:.2f}" if peer in costs else "")
     Console().print(table)
-    if PEER not in costs:
-        print(f"no ratio to {PEER}: pip install -e '.[bench]'")
+    if peer not in costs:
+        print(f"no ratio to {peer}: pip install -e '.[bench]'")
 
 
 if __name__ == "__main__":
