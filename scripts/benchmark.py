@@ -97,7 +97,7 @@ def from_pixels(cfg: DictConfig) -> None:
             costs.setdefault(name, []).append(1e3 * (time.perf_counter() - start) / len(seen[name]))
     show({name: median(values) for name, values in costs.items()}, EAGER)
     same = agreement(*seen.values())
-    print(f"of torchvision's boxes are there again, IoU 0.99 and scores within 0.01: {100 * same:.2f} %")
+    print(f"torchvision's boxes that are there again, IoU 0.99 and scores within 0.01: {same}")
     print(f"tracking takes {100 * spent['tracking'] / spent['detector']:.1f} % of the detector's time")
 
 
@@ -132,13 +132,13 @@ def pipeline(cfg: DictConfig, detector: Detector, tracker: Tracker) -> tuple[lis
     return seen, spent
 
 
-def agreement(theirs: list[Detections], ours: list[Detections]) -> float:
-    """Which part of their boxes is among ours, with IoU of at least 0.99 and scores within 0.01."""
+def agreement(theirs: list[Detections], ours: list[Detections]) -> str:
+    """How many of their boxes are among ours, with IoU of at least 0.99 and scores within 0.01."""
     same = count = 0
     for a, b in zip(theirs, ours, strict=True):
         near = (box_iou(a.boxes, b.boxes) >= 0.99) & ((a.scores[:, None] - b.scores).abs() <= 0.01)
         same, count = same + int(near.any(1).sum()), count + len(a)
-    return same / max(1, count)
+    return f"{same} of {count}"
 
 
 def bytetrack() -> Follow | None:
