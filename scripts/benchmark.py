@@ -8,6 +8,7 @@ Ratios to a public tracker in the same run are worth comparing, milliseconds on 
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -75,11 +76,33 @@ def ours(tracker: Tracker) -> Follow:
 
 def from_pixels(cfg: DictConfig) -> None:
     """Print the milliseconds of both pipelines, how their boxes agree, and what ours spends on what."""
+    both = beside(cfg)
+    show(both.costs, EAGER)
+    print(f"torchvision's boxes that are there again, IoU 0.99 and scores within 0.01: {both.again} of {both.boxes}")
+    print(f"tracking takes {100 * both.spent['tracking'] / both.spent['detector']:.1f} % of the detector's time")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Both pipelines on the same frames. costs: milliseconds a frame of each. boxes: how many the plain one found;
+    again: how many of them ours found too. spent: the seconds of each part of ours. parameters: of the detector."""
+
+    costs: dict[str, float]
+    boxes: int
+    again: int
+    spent: dict[str, float]
+    parameters: int
+
+
+def beside(cfg: DictConfig) -> Beside:
+    """Run both pipelines in turns."""
     if bytetrack() is None:
         raise ValueError("detections=null: the public tracker is missing, pip install -e '.[bench]'")
+    torch.manual_seed(0)  # of random weights
     detector: Detector = instantiate(cfg.detector, _convert_="all")
     plain: Any
     if cfg.detector.checkpoint is None:
+        torch.manual_seed(0)
         plain = build(cfg.detector.name, cfg.detector.weights)[0].eval()
     else:
         plain = load_detector(cfg.detector.checkpoint)[1]
@@ -95,10 +118,9 @@ def from_pixels(cfg: DictConfig) -> None:
             start = time.perf_counter()
             seen[name], spent = run()
             costs.setdefault(name, []).append(1e3 * (time.perf_counter() - start) / len(seen[name]))
-    show({name: median(values) for name, values in costs.items()}, EAGER)
-    same = agreement(*seen.values())
-    print(f"torchvision's boxes that are there again, IoU 0.99 and scores within 0.01: {same}")
-    print(f"tracking takes {100 * spent['tracking'] / spent['detector']:.1f} % of the detector's time")
+    medians = {name: median(values) for name, values in costs.items()}
+    count = sum(map(len, seen[EAGER]))
+    return Beside(medians, count, agreement(*seen.values()), spent, sum(one.numel() for one in plain.parameters()))
 
 
 def eager(cfg: DictConfig, network: Any, detector: Detector) -> tuple[list[Detections], dict[str, float]]:
@@ -132,13 +154,13 @@ def pipeline(cfg: DictConfig, detector: Detector, tracker: Tracker) -> tuple[lis
     return seen, spent
 
 
-def agreement(theirs: list[Detections], ours: list[Detections]) -> str:
+def agreement(theirs: list[Detections], ours: list[Detections]) -> int:
     """How many of their boxes are among ours, with IoU of at least 0.99 and scores within 0.01."""
-    same = count = 0
+    again = 0
     for a, b in zip(theirs, ours, strict=True):
         near = (box_iou(a.boxes, b.boxes) >= 0.99) & ((a.scores[:, None] - b.scores).abs() <= 0.01)
-        same, count = same + int(near.any(1).sum()), count + len(a)
-    return f"{same} of {count}"
+        again += int(near.any(1).sum())
+    return again
 
 
 def bytetrack() -> Follow | None:

@@ -27,7 +27,8 @@ IMAGE = (torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(1)) * 25
 def test_builders_are_found_by_name(name: str) -> None:
     assert name in names()
     network, categories = build(name, None)
-    assert categories == ["__background__", "person"]
+    assert len(categories) == (2 if name == "small_fcos" else 91)
+    assert categories[:2] == ["__background__", "person"]
     assert set(network.eval()([IMAGE.float() / 255])[0]) == {"boxes", "scores", "labels"}
 
 

@@ -27,11 +27,12 @@ class Detector:
     """Detections of one image at a time: `detector(image) -> Detections`; of several: `detector.batch(images)`.
 
     name: one of torchvision's detection builders, or of `track.fcos`. weights: the name of one of its official weights
-    ("DEFAULT", "COCO_V1"), which torchvision downloads on first use; None for random ones. checkpoint: a file of
-    `save_detector`, which also says name and categories, in place of both. network: in place of all three any module
-    that takes and gives what torchvision's do, with its categories (labels are indices of them, 0 is the background).
-    classes: the categories to keep, by name. min_score: boxes below it are dropped. batch_size: how many pictures the
-    commands give it at once. autocast: compute in bfloat16 where torch does so, faster on what has it, less exact.
+    ("DEFAULT", "COCO_V1"), which torchvision downloads on first use; None for random ones of the same categories.
+    checkpoint: a file of `save_detector`, which also says name and categories, in place of both. network: in place of
+    all three any module that takes and gives what torchvision's do, with its categories (labels are indices of them, 0
+    is the background). classes: the categories to keep, by name. min_score: boxes below it are dropped. batch_size: how
+    many pictures the commands give it at once. autocast: compute in bfloat16 where torch does so, faster on what has
+    it, less exact.
     ValueError, in one line, for a name, class or file that does not fit.
     """
 
@@ -55,6 +56,8 @@ class Detector:
         elif checkpoint is not None:
             self.name, self.network, self.categories, self.scale = load_detector(checkpoint)
         else:
+            for one in classes:
+                index_of(one, categories_of(name))  # before anything is downloaded
             self.name, (self.network, self.categories) = name, build(name, weights)
         self.network = self.network.eval().requires_grad_(False)
         self.labels = torch.tensor([index_of(one, self.categories) for one in classes])
@@ -94,16 +97,21 @@ def names() -> list[str]:
 def build(name: str, weights: str | None, categories: Sequence[str] | None = None) -> tuple[nn.Module, list[str]]:
     """A network and its categories (index 0 is the background).
 
-    weights: an official weights' name, or None for random ones of `categories` (default: background and person).
+    weights: an official weights' name, or None for random ones of `categories` (default: those of the official ones).
     """
-    if name not in names():
-        raise ValueError(f"detector.name: {name} is unknown, nearest: {_nearest(name, names())}")
+    categories = list(categories or categories_of(name))
     if weights is not None:
         return _official(name, weights)
-    categories = list(categories or ("__background__", "person"))
     if name in OWN:
         return OWN[name](len(categories)), categories
     return get_model_builder(name)(weights=None, weights_backbone=None, num_classes=len(categories)), categories
+
+
+def categories_of(name: str) -> list[str]:
+    """The categories of a network's official weights; background and person where it has none."""
+    if name not in names():
+        raise ValueError(f"detector.name: {name} is unknown, nearest: {_nearest(name, names())}")
+    return ["__background__", "person"] if name in OWN else list(get_model_weights(name).DEFAULT.meta["categories"])
 
 
 def index_of(category: str, categories: Sequence[str]) -> int:
