@@ -1,77 +1,176 @@
-"""See it track: python scripts/demo.py source=FILE output=out.mp4, or source=0 for the webcam in a window."""
+"""See it track: python scripts/demo.py source=0 for the webcam, source=FILE output=out.mp4, web=true for a page."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import hydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from refuse import refusing
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from screen import Screen
+from torch import Tensor
 
-from track.draw import Trails, draw
+from track.detector import Detector
+from track.live import Live, is_live, name_of
 from track.mot import read_detections
-from track.structures import Detections
-from track.tracker import Tracker
-from track.video import Frame, VideoWriter, frame_count, frame_rate, frames, show
+from track.results import KINDS, ResultWriter
+from track.session import Session
+from track.structures import Detections, Frame, Tracks
+from track.video import VideoWriter, ahead, frame_count, frame_rate, frames
 
 Detect = Callable[[Frame], Detections]
+Write = Callable[[Tensor, Tracks, Frame], None]
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="demo")
 @refusing
 def main(cfg: DictConfig) -> None:
-    """Track a source, draw every frame, write it or show it; Ctrl-C or q ends it, and the file stays playable."""
-    demo(cfg)
+    """Track a source and show or write it until it ends, or q or Ctrl-C ends it; or serve a page that does so."""
+    if cfg.web:
+        from web import serve
+
+        serve(cfg)
+    else:
+        demo(cfg)
 
 
 def demo(cfg: DictConfig) -> None:
-    """Run the demo of a composed config."""
-    source, identities = str(cfg.source), set()
-    tracker: Tracker = instantiate(cfg.tracker)
-    detect, number, trails = detector_of(cfg), 0, Trails()
-    began = time.perf_counter()
-    with VideoWriter(cfg.output, frame_rate(source)) if cfg.output else nullcontext() as video:
-        for frame in watch(source):
-            number += 1
-            tracks = tracker.update(detect(frame), time=frame.time)
-            trails.add(tracks)
-            identities |= set(tracks.ids.tolist())
-            speed = number / (time.perf_counter() - began)
-            picture = draw(frame.image, tracks, trails, f"{speed:.0f} fps  {len(tracks)} objects")
-            if video:
-                video.write(picture, frame.time)
-            elif not show(picture):
+    """Run the demo of a composed config; what was written and counted is kept, however it ends."""
+    if cfg.source is None:
+        raise ValueError("source: expected a webcam's index, a video file, a folder of images or a URL")
+    files = [] if cfg.output is None else [cfg.output] if isinstance(cfg.output, str) else list(cfg.output)
+    folder = Path(str(cfg.output_dir))
+    with ExitStack() as stack:
+        feed = stack.enter_context(Feed(str(cfg.source)))
+        detect, categories = detector_of(cfg)
+        session = Session(detect, instantiate(cfg.tracker), categories, **borders(cfg))
+        writers = [writer(stack, Path(file), feed.rate, categories) for file in files]
+        if cfg.viewer not in (None, "window"):
+            writers.append(viewer(str(cfg.viewer), session))
+        windowed = cfg.viewer == "window" or (cfg.viewer is None and not files)
+        screen = stack.enter_context(Screen(session, folder)) if windowed else None
+        stack.callback(conclude, session, feed, folder, files)
+        for frame in feed:
+            picture, tracks = session(frame, feed.text)
+            for write in writers:
+                write(picture, tracks, frame)
+            if screen is not None and not screen.show(picture, frame, feed.early(frame)):
                 break
-    print(
-        f"{number} frames, {number / (time.perf_counter() - began):.1f} frames a second, {len(identities)} identities"
-    )
-    if cfg.output:
-        print(f"video: {Path(cfg.output)}")
+            feed.shown(frame)
 
 
-def detector_of(cfg: DictConfig) -> Detect:
-    """A function from frames to detections: the detector, or the rows of a file."""
+class Feed:
+    """A source's frames on their way to who watches: of a camera or stream the newest, of a file one by one, with a
+    progress bar. It counts them, and knows how fast and how late they are."""
+
+    def __init__(self, source: str) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self.progress = Progress(*columns)
+        self.source, self.count, self.text, self.began = source, 0, "", time.monotonic()
+        self.live = Live(source, self.say) if is_live(source) else None
+        self.total, self.rate = frame_count(source), frame_rate(source)
+        self.moments: deque[float] = deque([self.began], maxlen=30)  # when the last ones were shown
+        self.first: tuple[float, float] | None = None  # a frame's time, and when it was taken
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.live:
+            self.live.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self.live:
+            yield from map(self._taken, self.live)
+            return
+        with self.progress:
+            items = ahead(frames(self.source, report=self.say))
+            yield from map(self._taken, self.progress.track(items, self.total, description=Path(self.source).name))
+
+    def say(self, line: str) -> None:
+        """Print a line, above the progress bar."""
+        self.progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def shown(self, frame: Frame) -> None:
+        """The frame is on the screen or in the file."""
+        now = time.monotonic()
+        self.count += 1
+        speed = len(self.moments) / max(1e-9, now - self.moments[0])
+        late = self.live.age(frame) if self.live else now - self.taken
+        self.moments.append(now)
+        self.text = f"{speed:.0f} fps  {1000 * late:.0f} ms" + (f"  {self.live.skipped} skipped" if self.live else "")
+
+    def early(self, frame: Frame) -> float:
+        """Seconds until a file's frame is due at the file's own speed; one that is late moves those after it."""
+        if self.live:
+            return 0.0
+        if self.first is None or frame.time - self.first[0] < self.taken - self.first[1] - 0.5:
+            self.first = frame.time, self.taken
+        return max(0.0, frame.time - self.first[0] - (time.monotonic() - self.first[1]))
+
+    def _taken(self, frame: Frame) -> Frame:
+        self.taken = time.monotonic()
+        return frame
+
+
+def detector_of(cfg: DictConfig) -> tuple[Detect, list[str]]:
+    """A function from frames to detections, the detector or the rows of a file, and the names of their labels."""
     if cfg.detections is None:
-        detector = instantiate(cfg.detector, _convert_="all")
-        return lambda frame: detector(frame.image)
+        detector: Detector = instantiate(cfg.detector, _convert_="all")
+        return lambda frame: detector(frame.image), detector.categories
     count = frame_count(str(cfg.source))
     if count is None:
         raise ValueError("detections: expected a video file or a folder as source, not a camera or stream")
     rows = read_detections(Path(cfg.detections), count)
-    return lambda frame: rows[frame.number - 1] if frame.number <= count else Detections.empty()
+    others = range(2, 1 + max((int(label) for frame in rows for label in frame.labels), default=1))
+    categories = ["background", "person", *(f"class {label}" for label in others)]
+    return lambda frame: rows[frame.number - 1] if frame.number <= count else Detections.empty(), categories
 
 
-def watch(source: str) -> Iterator[Frame]:
-    """The source's frames, with a progress bar where their number is known."""
-    count = frame_count(source)
-    if count is None:
-        yield from frames(source)
-    else:
-        with Progress() as progress:
-            yield from progress.track(frames(source), total=count, description=Path(source).name)
+def borders(cfg: DictConfig) -> dict[str, Any]:
+    """Lines, zones and scale of a config, as `Session` takes them."""
+    given: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {"lines": given["lines"], "zones": given["zones"], "scale": cfg.metres_per_pixel}
+
+
+def writer(stack: ExitStack, file: Path, rate: float, categories: Sequence[str]) -> Write:
+    """What writes each frame into a file, by its suffix; the stack closes it."""
+    if file.suffix == ".mp4":
+        video = stack.enter_context(VideoWriter(file, rate))
+        return lambda picture, tracks, frame: video.write(picture, frame.time)
+    if file.suffix not in KINDS:
+        raise ValueError(f"output: {file}: expected a name that ends with .mp4, {', '.join(KINDS)}")
+    results = stack.enter_context(ResultWriter(file, categories))
+    return lambda picture, tracks, frame: results.write(tracks, frame)
+
+
+def viewer(name: str, session: Session) -> Write:
+    """What shows each frame in rerun, or writes a file for it."""
+    if name != "rerun" and not name.endswith(".rrd"):
+        raise ValueError(f"viewer: expected window, rerun or a file.rrd, got {name}")
+    try:
+        from track.viewer import Viewer
+    except ImportError as error:
+        raise ValueError("viewer: rerun is missing, pip install -e '.[rerun]'") from error
+    shown = Viewer(None if name == "rerun" else Path(name))
+    return lambda picture, tracks, frame: shown.write(frame, tracks, session.tracker.reasons, session.categories)
+
+
+def conclude(session: Session, feed: Feed, folder: Path, files: Sequence[str]) -> None:
+    """Say what was seen, write the pictures of it, and say where everything is."""
+    skipped = f", {feed.live.skipped} skipped" if feed.live else ""
+    speed = feed.count / max(1e-9, time.monotonic() - feed.began)
+    feed.say(f"{name_of(feed.source)}: {feed.count} frames{skipped}, {speed:.1f} frames a second")
+    if feed.count:
+        feed.say(session.summary())
+        for file in [*files, *session.save(folder)]:
+            feed.say(str(file))
 
 
 if __name__ == "__main__":

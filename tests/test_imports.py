@@ -7,7 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [
-    {"track.structures", "track.checkpoint", "track.calibration", "track.fcos", "track.fetch", "track.inference"},
+    {
+        "track.structures",
+        "track.checkpoint",
+        "track.calibration",
+        "track.fcos",
+        "track.fetch",
+        "track.inference",
+        "track.runtime",
+    },
     {
         "track.association",
         "track.graph",
@@ -15,12 +23,24 @@ LAYERS = [
         "track.camera",
         "track.mot",
         "track.video",
+        "track.live",
         "track.draw",
         "track.metrics",
         "track.kept",
         "track.offline",
+        "track.analytics",
+        "track.results",
     },
-    {"track.detector", "track.precision", "track.plot", "track.synthetic", "track.crowds", "track.tracker"},
+    {
+        "track.detector",
+        "track.window",
+        "track.precision",
+        "track.plot",
+        "track.synthetic",
+        "track.crowds",
+        "track.tracker",
+        "track.session",
+    },
     {"track"},
     {"track.training"},
 ]
@@ -28,7 +48,7 @@ ONLY_IN = {
     "lightning": ("track/training/", "scripts/train.py", "scripts/walkthrough.py", "tests/"),
     "hydra": ("scripts/", "tests/"),
     "omegaconf": ("scripts/", "tests/"),
-    "cv2": ("track/video.py", "track/draw.py", "track/camera.py", "tests/"),
+    "cv2": ("track/video.py", "track/live.py", "track/window.py", "track/draw.py", "track/camera.py", "tests/"),
 }
 FILES = sorted(f for folder in ("track", "scripts", "tests") for f in (ROOT / folder).rglob("*.py"))
 

@@ -1,3 +1,6 @@
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from track.video import VideoWriter, ahead, frame_count, frame_rate, frames, show
+from track.video import VideoWriter, ahead, frame_count, frame_rate, frames
+from track.window import show
 
 
 def write(path: Path, count: int = 12, rate: float = 10, size: tuple[int, int] = (48, 64)) -> Path:
@@ -40,6 +44,54 @@ def test_a_file_left_by_an_error_still_plays(tmp_path: Path) -> None:
             video.write(torch.zeros(3, 32, 32, dtype=torch.uint8))
         raise RuntimeError
     assert len(list(frames(tmp_path / "a.mp4"))) == 7
+
+
+def test_what_was_written_plays_when_the_process_is_killed(tmp_path: Path) -> None:
+    video = VideoWriter(tmp_path / "a.mp4", 10)
+    for number in range(100):
+        video.write(torch.full((3, 48, 64), number, dtype=torch.uint8))
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "as-it-is-now.mp4")
+    video.close()
+    assert 40 <= len(list(frames(tmp_path / "as-it-is-now.mp4"))) <= 100
+
+
+def test_a_full_disk_is_told_and_what_was_written_plays(tmp_path: Path) -> None:
+    program = f"""
+import resource, sys, torch
+from track.video import VideoWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+with VideoWriter({str(tmp_path / "a.mp4")!r}, 10) as video:
+    for number in range(300):
+        video.write((torch.rand(3, 96, 96) * 255).byte())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    told = re.search(r"a\.mp4: could not be written on after (\d+) frames \(File too large\): those before play", last)
+    assert told, done.stderr
+    assert 20 <= len(list(frames(tmp_path / "a.mp4", report=print))) <= int(told[1])
+
+
+def test_pictures_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 10) as video:
+        for side in (32, 64, 48):
+            video.write(torch.full((3, side, 2 * side), 90, dtype=torch.uint8))
+    assert [tuple(frame.image.shape) for frame in frames(tmp_path / "a.mp4")] == [(3, 32, 64)] * 3
+
+
+def test_a_video_whose_resolution_changes_keeps_its_first(tmp_path: Path) -> None:
+    parts = b""
+    for size in ((64, 48), (128, 96)):
+        with av.open(str(tmp_path / "part.ts"), "w", format="mpegts") as file:
+            stream = file.add_stream("mpeg2video", rate=10)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for _ in range(12):
+                file.mux(stream.encode(av.VideoFrame(*size, "yuv420p")))
+            file.mux(stream.encode())
+        parts += (tmp_path / "part.ts").read_bytes()
+    (tmp_path / "a.ts").write_bytes(parts)
+    read = list(frames(tmp_path / "a.ts"))
+    assert 22 <= len(read) <= 24
+    assert {tuple(frame.image.shape) for frame in read} == {(3, 48, 64)}
 
 
 def test_a_video_that_stops_in_the_middle_is_refused_after_its_frames(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ which box is whose. Boxes are xyxy pixels, time is seconds, images are uint8 RGB
 
 from track.detector import Detector
 from track.draw import draw
-from track.structures import Detections, Tracks
+from track.structures import Detections, Frame, Tracks
 from track.tracker import Tracker
-from track.video import Frame, frames, show
+from track.video import frames
+from track.window import show
 
 __all__ = ["Detections", "Detector", "Frame", "Tracker", "Tracks", "draw", "frames", "show"]

@@ -45,11 +45,13 @@ class Decision:
     """What becomes of a frame's detections.
 
     tracks, detections: rows (M,) that belong together, each at most once. newcomers: rows that start a track.
+    affinity: (T, D) what it was decided by, in the association's own unit; larger is better, -inf is impossible.
     """
 
     tracks: Tensor
     detections: Tensor
     newcomers: Tensor
+    affinity: Tensor
 
 
 class Affinity(Protocol):
@@ -141,7 +143,7 @@ class Byte:
             free_tracks[rows[i]] = False
             free[columns[j]] = False
         newcomers = (free & (detections.scores >= self.new_score)).nonzero()[:, 0]
-        return Decision(torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs]), newcomers)
+        return Decision(torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs]), newcomers, affinity)
 
 
 def _within_class(affinity: Tensor, tracks: Candidates, detections: Detections) -> Tensor:

@@ -117,7 +117,7 @@ class Learned:
         new = (scores.newcomer - log_total(scores.pair, scores.newcomer, graph.j)).exp() * scores.real.sigmoid()
         free = new >= self.min_newcomer
         free[columns] = False
-        return Decision(rows, columns, free.nonzero()[:, 0])
+        return Decision(rows, columns, free.nonzero()[:, 0], gain)
 
 
 def log_total(pair: Tensor, alone: Tensor, index: Tensor) -> Tensor:

@@ -218,7 +218,7 @@ def read_camera(path: Path, length: int) -> Tensor:
 
 def write_tracks(path: Path, frames: Iterable[Tracks]) -> None:
     """Write results, frames numbered from 1, under a temporary name until they are whole."""
-    rows = (row for number, tracks in enumerate(frames, 1) for row in _track_rows(number, tracks))
+    rows = (row for number, tracks in enumerate(frames, 1) for row in track_rows(number, tracks))
     _write(path, rows)
 
 
@@ -254,7 +254,7 @@ def write_info(folder: Path, frame_rate: float, length: int, width: int, height:
     _write(folder / "seqinfo.ini", [f"[Sequence]\nname={folder.name}\nimDir=img1\nframeRate={frame_rate:g}\n{sizes}"])
 
 
-def _track_rows(frame: int, tracks: Tracks) -> Iterator[str]:
+def track_rows(frame: int, tracks: Tracks) -> Iterator[str]:
     """The result file's rows of one frame."""
     for (box, score), identity in zip(_columns(tracks), tracks.ids.tolist(), strict=True):
         yield _row(frame, identity, box, score)

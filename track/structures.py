@@ -11,6 +11,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Frame:
+    """One picture. image: (3, H, W) uint8 RGB. time: seconds. number: from 1."""
+
+    image: Tensor
+    time: float
+    number: int
+
+
+@dataclass(frozen=True)
 class Detections:
     """Boxes seen in one frame.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, pad
 from torchvision.ops import box_convert
 
-from track.association import Association, Byte, Candidates
+from track.association import Association, Byte, Candidates, Decision
 from track.checkpoint import holds
 from track.graph import Learned, load_graph
 from track.motion import SHIPPED, Motion, load_motion
@@ -35,6 +35,17 @@ class Memory:
         return Memory(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
+@dataclass(frozen=True)
+class Reasons:
+    """What a frame was decided by, to see why an identity switched. ids: (T,) of the live tracks, in whose rows
+    `candidates` has their predictions; detections: those above `min_score`."""
+
+    ids: Tensor
+    candidates: Candidates
+    detections: Detections
+    decision: Decision
+
+
 class Tracker:
     """Follows every object: feed it the detections of each frame in order, get back the tracks.
 
@@ -42,6 +53,7 @@ class Tracker:
     `weights` (default: the shipped networks), and so does association if the file has one; otherwise it is BYTE.
     min_hits: detections before a track is reported (those of the very first frame are at once). max_age: seconds
     without a detection after which a track ends. frame_rate: assumed where `update` is not told the time.
+    `reasons` are the last frame's.
     """
 
     def __init__(
@@ -76,7 +88,9 @@ class Tracker:
         elapsed = self._elapse(time)
         detections = detections[detections.scores >= self.min_score]
         memory = self._advance(elapsed, camera, detections.labels)
-        decision = self.association(self._candidates(memory, elapsed), detections)
+        candidates = self._candidates(memory, elapsed)
+        decision = self.association(candidates, detections)
+        self.reasons = Reasons(memory.ids, candidates, detections, decision)
         memory = self._observe(memory, decision.tracks, detections[decision.detections])
         alive = (memory.missed <= self.max_age) & (memory.confirmed | (memory.missed == 0))
         self.memory = memory if bool(alive.all()) else memory[alive]

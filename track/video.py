@@ -1,12 +1,8 @@
-"""A video is something you iterate: webcams, files, folders and streams in; H.264 out; a window."""
+"""A video is something you iterate: webcams, files, folders and streams in; H.264 out."""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from queue import Queue
@@ -16,32 +12,24 @@ from typing import Self, TypeVar, cast
 
 import av
 import cv2
-import numpy as np
-import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 
+from track.live import Live, is_camera, is_live, name_of, open_video, to_rgb
 from track.mot import image_files
+from track.structures import Frame
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a refusal is one line, ours
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # and not ffmpeg's
-
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+AT_ONCE = {"movflags": "+faststart"}  # its index comes first, a browser plays it while it loads
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture. image: (3, H, W) uint8 RGB. time: seconds. number: from 1."""
-
-    image: Tensor
-    time: float
-    number: int
 
 
 def frames(
     source: str | int | Path | list[Path], frame_rate: float = 30.0, report: Callable[[str], None] | None = None
 ) -> Iterator[Frame]:
-    """Every frame of a webcam index, a video file, a URL, a folder of images, or a list of them.
+    """Every frame of a video file, a folder of images, or a list of them; of a webcam (its index) or stream (its URL)
+    the newest whenever one is asked for, see `track.live`.
 
     frame_rate: frames a second of images, which carry no times. ValueError where the source cannot be opened, an image
     cannot be read, or a video stops before its end (after the frames that could be read); with `report` the latter two
@@ -54,7 +42,7 @@ def frames(
         if not files:
             raise ValueError(f"{source}: expected at least one image (jpg, png, bmp), found none")
         return _images(files, frame_rate, report)
-    return _capture(source, report)
+    return _newest(source, report) if is_live(source) else _file(source, report)
 
 
 def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
@@ -91,50 +79,40 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
 
 def frame_count(source: str | int | Path) -> int | None:
     """How many frames a file or folder says it has; None for a camera or stream. ValueError where there is no such."""
-    _is_camera(source)
+    is_camera(source)
     if Path(str(source)).is_dir():
         return len(image_files(Path(str(source))))
-    count = int(_property(source, cv2.CAP_PROP_FRAME_COUNT)) if Path(str(source)).is_file() else 0
+    count = 0 if is_live(source) else int(_property(source, cv2.CAP_PROP_FRAME_COUNT))
     return count if count > 0 else None
 
 
 def frame_rate(source: str | int | Path) -> float:
     """Frames a second of a video file; 30 where it does not say."""
-    rate = _property(source, cv2.CAP_PROP_FPS) if Path(str(source)).is_file() else 0.0
+    rate = 0.0 if is_live(source) or Path(str(source)).is_dir() else _property(source, cv2.CAP_PROP_FPS)
     return rate if 0 < rate < 1000 else 30.0
 
 
-def show(image: Tensor, title: str = "track") -> bool:
-    """Show a (3, H, W) uint8 RGB image in a window; False when q or Esc was pressed.
-
-    ValueError where there is no display.
-    """
-    if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
-        raise ValueError("no display to open a window on: give output=FILE.mp4")  # Qt would abort the process
-    try:
-        cv2.imshow(title, _to_bgr(image))
-        return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
-    except cv2.error as error:
-        raise ValueError("no display to open a window on: give output=FILE.mp4") from error
-
-
 class VideoWriter:
-    """Writes H.264 in an mp4 that browsers play; whatever was written when the block is left can be played.
+    """Writes H.264 in an mp4 that browsers play; whatever was written plays, however the writing ends.
 
     with VideoWriter("out.mp4", frame_rate=25) as video:
         video.write(image)                      # (3, H, W) uint8 RGB; optionally its time in seconds
+
+    It is written in fragments of two seconds, each playable as soon as it is on the disk, and made one piece at the
+    end. ValueError where the file cannot be written, at the beginning or when the disk is full.
     """
 
     def __init__(self, path: str | Path, frame_rate: float = 30.0) -> None:
         self.path, self.step = Path(path), 1 / frame_rate
-        self.last = -self.step
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.last, self.count, self.failed = -self.step, 0, False
         try:
-            self.file = av.open(str(self.path), "w", format="mp4", options={"movflags": "+faststart"})
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = av.open(str(self.path), "w", format="mp4", options=FRAGMENTS)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: expected a file that can be written ({error})") from error
         self.stream = self.file.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
-        self.stream.pix_fmt = "yuv420p"
+        self.stream.options = {"preset": "veryfast"}
+        self.stream.pix_fmt, self.stream.codec_context.gop_size = "yuv420p", round(2 * frame_rate)
         self.stream.codec_context.time_base = Fraction(1, 90_000)
 
     def __enter__(self) -> Self:
@@ -144,23 +122,79 @@ class VideoWriter:
         self.close()
 
     def write(self, image: Tensor, time: float | None = None) -> None:
-        """Append one frame; H.264 wants even sides, an odd one loses its last row or column."""
-        height, width = image.shape[1] // 2 * 2, image.shape[2] // 2 * 2
-        if self.last < 0:
-            self.stream.width, self.stream.height = width, height
-        elif (self.stream.width, self.stream.height) != (width, height):
-            raise ValueError(f"{self.path}: expected frames of one size, got {width}x{height} later")
+        """Append one frame. H.264 wants even sides, an odd one loses its last row or column; a picture of another size
+        than the first is scaled to it."""
+        if not self.count:
+            self.stream.height, self.stream.width = (side // 2 * 2 for side in image.shape[1:])
+        height, width = self.stream.height, self.stream.width
+        if any(not 0 <= have - want <= 1 for have, want in zip(image.shape[1:], (height, width), strict=True)):
+            image = resize(image, [height, width], antialias=True)
         picture = av.VideoFrame.from_ndarray(image[:, :height, :width].permute(1, 2, 0).contiguous().numpy(), "rgb24")
         self.last = max(self.last + 1e-3, time) if time is not None else self.last + self.step
         picture.pts, picture.time_base = round(self.last * 90_000), Fraction(1, 90_000)
-        self.file.mux(self.stream.encode(picture))
+        self._mux(picture)
+        self.count += 1
 
     def close(self) -> None:
         """Flush and finish the file; a second call does nothing."""
-        if self.last >= 0:
-            self.file.mux(self.stream.encode())
-            self.last = -self.step
-        self.file.close()
+        if self.count and not self.failed:
+            self._mux(None)
+        try:
+            self.file.close()
+        except OSError as error:
+            self._fail(error)
+        if self.count and not self.failed:
+            self._one_piece()
+        self.count = 0
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
+        try:
+            self.file.mux(self.stream.encode(picture))
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if not self.failed:
+            self.failed = True
+            reason = error.strerror or error
+            raise ValueError(
+                f"{self.path}: could not be written on after {self.count} frames ({reason}): those before play"
+            )
+
+    def _one_piece(self) -> None:
+        """Copy the fragments into a file that says how long it is; where that fails they stay, and play."""
+        whole = self.path.with_suffix(".part")
+        try:
+            with av.open(str(self.path)) as old, av.open(str(whole), "w", format="mp4", options=AT_ONCE) as new:
+                source = old.streams.video[0]
+                stream = new.add_stream_from_template(source)
+                for packet in old.demux(source):
+                    if packet.dts is not None:
+                        packet.stream = stream
+                        new.mux(packet)
+            whole.replace(self.path)
+        except OSError:
+            whole.unlink(missing_ok=True)
+
+
+def save_image(path: str | Path, image: Tensor) -> Path:
+    """Write a (3, H, W) uint8 RGB image as its suffix says (png, jpg), making its folder; returns the path.
+
+    ValueError where it cannot be written.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if cv2.imwrite(str(path), cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR)):
+            return Path(path)
+    except (OSError, cv2.error) as error:
+        raise ValueError(f"{path}: expected a picture that can be written ({error})") from error
+    raise ValueError(f"{path}: expected a picture that can be written")
+
+
+def to_jpeg(image: Tensor) -> bytes:
+    """A (3, H, W) uint8 RGB image as a JPEG file's contents."""
+    picture = cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
 def _images(files: list[Path], rate: float, report: Callable[[str], None] | None) -> Iterator[Frame]:
@@ -169,62 +203,42 @@ def _images(files: list[Path], rate: float, report: Callable[[str], None] | None
         if picture is None:
             (report or _refuse)(f"{file}: expected an image that can be read")
             continue
-        yield Frame(_to_rgb(picture), (number - 1) / rate, number)
+        yield Frame(to_rgb(picture), (number - 1) / rate, number)
 
 
-def _capture(source: str | int | Path, report: Callable[[str], None] | None) -> Iterator[Frame]:
-    video = _open(source)
+def _newest(source: str | int | Path, report: Callable[[str], None] | None) -> Iterator[Frame]:
+    with Live(str(source), report) as live:
+        yield from live
+
+
+def _file(source: str | int | Path, report: Callable[[str], None] | None) -> Iterator[Frame]:
+    video = open_video(source)
     count, rate = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), frame_rate(source)
-    live = count == 0 and not Path(str(source)).is_file()  # a camera or a stream: its times are the clock's
-    number, began, last = 0, time.monotonic(), -1.0
+    number, last = 0, -1.0
     try:
         while True:
             good, picture = video.read()
             if not good:
                 break
             number += 1
-            stamp = time.monotonic() - began if live else video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
             last = stamp if stamp > last else last + 1 / rate
-            yield Frame(_to_rgb(picture), last, number)
+            yield Frame(to_rgb(picture), last, number)
     finally:
         video.release()
     if number == 0:
-        raise ValueError(f"{source}: expected a video, no frame could be read")
+        raise ValueError(f"{name_of(source)}: expected a video, no frame could be read")
     if count - number > max(2, 0.02 * count):
-        (report or _refuse)(f"{source}: stopped after frame {number}, expected {count}")
+        (report or _refuse)(f"{name_of(source)}: stopped after frame {number}, expected {count}")
 
 
 def _refuse(line: str) -> None:
     raise ValueError(line)
 
 
-def _open(source: str | int | Path) -> cv2.VideoCapture:
-    camera = _is_camera(source)
-    video = cv2.VideoCapture(int(str(source)) if camera else str(source))
-    if not video.isOpened():
-        raise ValueError(f"camera {source}: not there" if camera else f"{source}: expected a video")
-    return video
-
-
-def _is_camera(source: str | int | Path) -> bool:
-    """Whether the source is a camera's index. ValueError where it is a file that does not exist."""
-    camera = str(source).isdigit()
-    if not camera and "://" not in str(source) and not Path(str(source)).exists():
-        raise ValueError(f"{source}: no such file")
-    return camera
-
-
 def _property(source: str | int | Path, name: int) -> float:
-    video = _open(source)
+    video = open_video(source)
     try:
         return float(video.get(name))
     finally:
         video.release()
-
-
-def _to_rgb(picture: np.ndarray) -> Tensor:
-    return torch.from_numpy(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
-
-
-def _to_bgr(image: Tensor) -> np.ndarray:
-    return cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR)
