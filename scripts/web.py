@@ -1,4 +1,4 @@
-"""The demo's page: python scripts/demo.py web=true. Your webcam, a video that you upload, or the server's own source."""
+"""The demo's page: python scripts/demo.py web=true. Your webcam, a video that you upload, or the server's source."""
 
 import base64
 import logging
@@ -102,6 +102,7 @@ class Visit:
         self.session: Session | None = None
         self.turn = self.parts = 0  # sources and sessions so far
         self.note, self.closed, self.lock = "", False, Lock()
+        self.began, self.taken = time.monotonic(), 0  # of the webcam
 
     def step(self, frame: Frame) -> Tensor:
         """The frame's picture with everything drawn on it. Another detector, tracker or classes start a new session."""
@@ -111,7 +112,7 @@ class Visit:
             return self._step(frame)
 
     def _step(self, frame: Frame) -> Tensor:
-        wanted = tuple(str(self.chosen[key]) for key in ("detector", "tracker", "classes")) + (self.turn,)
+        wanted = self.turn, *(str(self.chosen[key]) for key in ("detector", "tracker", "classes"))
         if self.session is None or wanted != self.using:
             self._begin()
             self.using = wanted
@@ -188,7 +189,8 @@ class Page:
         visit = self.visit(request)
         if picture is None:
             return "", visit.counts()
-        frame = Frame(torch.from_numpy(picture).permute(2, 0, 1), time.monotonic(), len(visit.moments))
+        visit.taken += 1
+        frame = Frame(torch.from_numpy(picture).permute(2, 0, 1), time.monotonic() - visit.began, visit.taken)
         try:
             return shown(visit.step(frame)), visit.counts()
         except ValueError as error:

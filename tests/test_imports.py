@@ -39,6 +39,7 @@ LAYERS = [
         "track.synthetic",
         "track.crowds",
         "track.tracker",
+        "track.viewer",
         "track.session",
     },
     {"track"},
@@ -48,6 +49,7 @@ ONLY_IN = {
     "lightning": ("track/training/", "scripts/train.py", "scripts/walkthrough.py", "tests/"),
     "hydra": ("scripts/", "tests/"),
     "omegaconf": ("scripts/", "tests/"),
+    "rerun": ("track/viewer.py", "tests/"),
     "cv2": ("track/video.py", "track/live.py", "track/window.py", "track/draw.py", "track/camera.py", "tests/"),
 }
 FILES = sorted(f for folder in ("track", "scripts", "tests") for f in (ROOT / folder).rglob("*.py"))

@@ -17,16 +17,14 @@ from torchvision.models.detection.ssd import SSD
 SIZES = 3  # of pictures that are worth the seconds which an export takes; others are computed by torch
 
 
-def is_installed() -> bool:
-    """Whether what the extra `onnx` installs is there."""
-    return all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
-
-
 def export(network: FasterRCNN | RetinaNet | FCOS | SSD) -> None:
     """Let ONNX Runtime compute a network's backbone and heads from now on, in place; for evaluation on a CPU.
 
-    Each is exported when the first picture of a size comes, which takes some seconds.
+    Each is exported when the first picture of a size comes, which takes some seconds. ValueError where it is not
+    installed.
     """
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
+        raise ValueError(f"detector.onnx=true: {', '.join(missing)} is missing, pip install -e '.[onnx]'")
     network.backbone = Exported(network.backbone)
     if isinstance(network, FasterRCNN):
         network.rpn.head = Exported(network.rpn.head)

@@ -1,0 +1,188 @@
+"""The page as a person uses it: a real browser, whose webcam is a real street."""
+
+import csv
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from torchvision.transforms.v2.functional import resize
+
+from track.video import VideoWriter, frames
+
+pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.data, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def street(track_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TUD-Stadtmitte, half as large, as an mp4 and beside it as the y4m that Chromium takes for a webcam."""
+    file = tmp_path_factory.mktemp("street") / "street.mp4"
+    with VideoWriter(file, 25) as video, file.with_suffix(".y4m").open("wb") as raw:
+        raw.write(b"YUV4MPEG2 W320 H240 F25:1 Ip A1:1 C420\n")
+        for frame in islice(frames(track_data / "MOT15/train/TUD-Stadtmitte/img1", 25), 120):
+            image = resize(frame.image, [240, 320])
+            video.write(image)
+            raw.write(b"FRAME\n" + _yuv(image))
+    return file
+
+
+def _yuv(image: object) -> bytes:
+    import av
+
+    picture = av.VideoFrame.from_ndarray(image.permute(1, 2, 0).contiguous().numpy(), "rgb24")  # type: ignore[attr-defined]
+    return bytes(picture.reformat(format="yuv420p").to_ndarray().tobytes())
+
+
+@pytest.fixture(scope="module")
+def server(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The page's address, and where its visitors' files are."""
+    folder = tmp_path_factory.mktemp("server")
+    options = ["web=true", "port=0", "detector=fcos_mobilenet_v2", f"source={street}", "upload_limit=1"]
+    serving = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts/demo.py"), *options, f"output_dir={folder / 'out'}"],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert serving.stdout is not None
+    yield serving.stdout.readline().split()[0], folder
+    serving.terminate()
+    assert serving.wait(20) is not None
+
+
+@pytest.fixture(scope="module")
+def browser(street: Path) -> Iterator[object]:
+    camera = "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"
+    quiet = "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"
+    film = f"--use-file-for-fake-video-capture={street.with_suffix('.y4m')}"
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=[*camera, *quiet, film])
+        yield chromium
+        chromium.close()
+
+
+def tab(browser, url: str):  # type: ignore[no-untyped-def]
+    page = browser.new_context(permissions=["camera"], viewport={"width": 1200, "height": 1000}).new_page()
+    page.set_default_timeout(60_000)
+    page.goto(url, wait_until="domcontentloaded")
+    page.wait_for_selector("text=Click to Access Webcam")
+    return page
+
+
+def film(page) -> None:  # type: ignore[no-untyped-def]
+    """Let the page have the webcam."""
+    page.click("text=Click to Access Webcam")
+    page.click("button[aria-label='capture photo']")
+
+
+def until(so: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.2)
+
+
+def people(page) -> tuple[int, int]:  # type: ignore[no-untyped-def]
+    """How many so far, and how many now."""
+    found = re.search(r"person: (\d+) so far, (\d+) now", page.inner_text("#counts"))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def downloaded(page, ending: str, folder: Path) -> Path:  # type: ignore[no-untyped-def]
+    page.click("#results")
+    link = page.wait_for_selector(f"a[download$='{ending}']")
+    with page.expect_download() as download:
+        link.click()
+    download.value.save_as(folder / f"downloaded{ending}")
+    return folder / f"downloaded{ending}"
+
+
+def test_a_visitors_webcam_is_tracked_live(server: tuple[str, Path], browser: object, tmp_path: Path) -> None:
+    page = tab(browser, server[0])
+    film(page)
+    until(lambda: people(page)[1] >= 3)
+    first = page.get_attribute("#picture img", "src")
+    until(lambda: page.get_attribute("#picture img", "src") != first)
+    page.screenshot(path=os.environ.get("TRACK_SCREENSHOT", str(tmp_path / "page.png")))
+    time.sleep(3)
+    with downloaded(page, "-1.csv", tmp_path).open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["class"] for row in rows} == {"person"}
+    lasting = max({row["id"] for row in rows}, key=lambda i: sum(row["id"] == i for row in rows))
+    times = [float(row["time"]) for row in rows if row["id"] == lasting]
+    lefts = [float(row["x1"]) for row in rows if row["id"] == lasting]
+    assert len(times) >= 5
+    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+    assert max(lefts) - min(lefts) > 2
+    page.fill("#score input[type=number]", "0.95")
+    page.press("#score input[type=number]", "Enter")
+    until(lambda: people(page)[1] <= 1)
+    page.context.close()
+
+
+def test_a_video_is_uploaded_tracked_and_downloaded(
+    server: tuple[str, Path], browser: object, street: Path, tmp_path: Path
+) -> None:
+    page = tab(browser, server[0])
+    page.click("button[role=tab]:has-text('A video') >> visible=true")
+    page.set_input_files("input[type=file] >> nth=-1", street)
+    page.wait_for_selector("text=street.mp4")
+    page.click("button:has-text('Track it')")
+    until(lambda: "the end" in page.inner_text("#counts"), 120)
+    assert people(page)[0] >= 4
+    video = downloaded(page, ".mp4", tmp_path)
+    assert len(list(frames(video))) == 120
+    page.context.close()
+
+
+def test_the_servers_source_is_watched_and_stopped(server: tuple[str, Path], browser: object) -> None:
+    page = tab(browser, server[0])
+    page.click("button[role=tab]:has-text('source') >> visible=true")
+    page.click("button:has-text('Watch')")
+    until(lambda: people(page)[0] >= 3)
+    page.click("button:has-text('Stop') >> visible=true")
+    time.sleep(1.5)
+    before = page.inner_text("#counts")
+    time.sleep(1.5)
+    assert page.inner_text("#counts") == before
+    assert "the end" not in before
+    page.context.close()
+
+
+def test_ten_tabs_at_once_are_served_and_forgotten_when_closed(server: tuple[str, Path], browser: object) -> None:
+    url, folder = server
+    until(lambda: not list(folder.glob("track-*")), 30)
+    pages = [tab(browser, url) for _ in range(10)]
+    assert len(list(folder.glob("track-*"))) == 10
+    for page in pages:
+        film(page)
+    until(lambda: all(people(page)[0] >= 1 for page in pages), 120)
+    for page in pages:
+        page.context.close()
+    until(lambda: not list(folder.glob("track-*")), 30)
+
+
+def test_what_is_too_large_is_not_taken(server: tuple[str, Path], browser: object) -> None:
+    page = tab(browser, server[0])
+    large = {"name": "large.mp4", "mimeType": "video/mp4", "buffer": bytes(2_000_000)}
+    answer = page.request.post(f"{server[0]}gradio_api/upload", multipart={"files": large})
+    assert answer.status == 413
+    page.context.close()
+
+
+def test_only_this_machine_is_listened_to(server: tuple[str, Path]) -> None:
+    port = int(server[0].rsplit(":", 1)[1].strip("/"))
+    table = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {
+        address.split(":")[0] for address, _, state in table if state == "0A" and int(address.split(":")[1], 16) == port
+    }
+    assert listening == {f"{int.from_bytes(socket.inet_aton('127.0.0.1'), 'little'):08X}"}
