@@ -54,7 +54,7 @@ def extent(strips: list[list[list[float]]]) -> Tensor:
 
 def test_every_frame_is_written_with_its_number(tmp_path: Path) -> None:
     _, rows = written(tmp_path / "a.rrd", crossing(20))
-    for entity in ("/picture", "/picture/tracks", "/picture/detections", "/picture/uncertainty", "/affinity"):
+    for entity in ("/picture/image", "/picture/tracks", "/picture/detections", "/picture/uncertainty", "/affinity"):
         assert [row["frame"] for row in rows[entity]] == list(range(1, 21))
 
 

@@ -51,7 +51,7 @@ class Viewer:
         self.recording.set_time("time", duration=frame.time)
         self.recording.set_time("frame", sequence=frame.number)
         for entity, content in {
-            "picture": rr.Image(frame.image.permute(1, 2, 0).contiguous().numpy()).compress(JPEG_QUALITY),
+            "picture/image": rr.Image(frame.image.permute(1, 2, 0).contiguous().numpy()).compress(JPEG_QUALITY),
             "picture/tracks": _boxes(tracks.boxes, names, [colour_of(i) for i in ids]),
             "picture/detections": _boxes(seen.boxes, _detection_labels(reasons)),
             "picture/predictions": _outlines(reasons.candidates.boxes, expected, live),
@@ -72,15 +72,15 @@ def _spawn(recording: rr.RecordingStream) -> None:
 
 def _layout() -> rrb.Blueprint:
     """Picture and table. What never changes is set here: hovering lists components only where three are logged."""
-    thin, thick = rr.Radius.ui_points(0.75), rr.Radius.ui_points(2.0)
-    outline = rr.LineStrips2D.from_fields(radii=thin, show_labels=False)
+    line, thin = rr.Radius.ui_points(1.0), rr.Radius.ui_points(0.5)
     picture = rrb.Spatial2DView(
         origin="picture",
         overrides={
-            "picture/tracks": rr.Boxes2D.from_fields(radii=thick, show_labels=True),
-            "picture/detections": rr.Boxes2D.from_fields(radii=thin, show_labels=False, colors=GREY),
-            "picture/predictions": outline,
-            "picture/uncertainty": outline,
+            "picture/image": rrb.EntityBehavior(interactive=False),
+            "picture/tracks": rr.Boxes2D.from_fields(radii=line, show_labels=True),
+            "picture/detections": rr.Boxes2D.from_fields(radii=line, show_labels=False, colors=GREY),
+            "picture/predictions": rr.LineStrips2D.from_fields(radii=line, show_labels=False),
+            "picture/uncertainty": rr.LineStrips2D.from_fields(radii=thin, show_labels=False),
         },
     )
     views = rrb.Horizontal(picture, rrb.TextDocumentView(origin="affinity"), column_shares=[3, 1])
