@@ -28,7 +28,6 @@ def export(network: FasterRCNN | RetinaNet | FCOS | SSD) -> None:
     network.backbone = Exported(network.backbone)
     if isinstance(network, FasterRCNN):
         network.rpn.head = Exported(network.rpn.head)
-        network.roi_heads.box_head = Exported(network.roi_heads.box_head, rows=True)
     else:
         network.head = Exported(network.head)
 
