@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from track.detector import build, names
-from track.inference import Merged, fold_batch_norms, streamline
+from track.inference import Merged, SmallRoIAlign, fold_batch_norms, streamline
 
 CATEGORIES = ["__background__", "car", "dog", "person", "tree"]
 LABELS = [3, 1]
@@ -60,6 +60,19 @@ def test_unwanted_classes_are_one_and_wanted_probabilities_as_before() -> None:
     logits = torch.randn(5, 6)
     merged = Merged(nn.Identity(), [4, 2])(logits)
     torch.testing.assert_close(merged.softmax(1)[:, 1:], logits.softmax(1)[:, [4, 2]])
+
+
+def test_roi_align_as_two_products_is_torchvisions() -> None:
+    torch.manual_seed(0)
+    pool = MultiScaleRoIAlign(["0", "1"], 7, 2)
+    small = SmallRoIAlign(copy.deepcopy(pool))
+    maps = {"0": torch.randn(2, 4, 20, 28), "1": torch.randn(2, 4, 10, 14)}
+    corners = [torch.rand(40, 4) * torch.tensor([330.0, 230, 300, 200]) - 20 for _ in range(2)]
+    boxes = [torch.cat([one[:, :2], one[:, :2] + one[:, 2:].clamp(min=0)], 1) for one in corners]
+    small(maps, boxes, [(320, 448)] * 2)  # which sets the scales
+    expected = pool(maps, boxes, [(320, 448)] * 2)
+    assert expected.std() > 0.3
+    torch.testing.assert_close(small(maps, boxes, [(320, 448)] * 2), expected, rtol=0, atol=1e-4)
 
 
 def test_a_folded_batch_norm_is_gone_and_computes_the_same() -> None:

@@ -55,16 +55,6 @@ def test_some_sizes_are_exported_and_the_others_computed_by_torch() -> None:
     assert len(exported.sessions) == SIZES
 
 
-@needed
-def test_the_number_of_rows_may_change_and_be_none() -> None:
-    module = nn.Linear(6, 2).eval().requires_grad_(False)
-    exported = Exported(module, rows=True)
-    for rows in (5, 3, 9, 0):
-        given = torch.rand(rows, 6)
-        torch.testing.assert_close(exported(given), module(given), rtol=1e-4, atol=1e-5)
-    assert len(exported.sessions) == 1
-
-
 def test_without_it_one_line_says_what_to_install(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     network, categories = build("small_fcos", None)
     file = save_detector(network, "small_fcos", categories, tmp_path / "d.safetensors")

@@ -33,21 +33,19 @@ def export(network: FasterRCNN | RetinaNet | FCOS | SSD) -> None:
 
 
 class Exported(nn.Module):
-    """A module of tensors to tensors (in lists or dicts, as it likes) that runs in ONNX Runtime once it was exported.
+    """A module of tensors to tensors (in lists or dicts, as it likes) that runs in ONNX Runtime, exported for each of the
+    first sizes of its inputs."""
 
-    rows: the number of its inputs' rows changes from call to call.
-    """
-
-    def __init__(self, module: nn.Module, rows: bool = False) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module, self.rows = module, rows
+        self.module = module
         self.sessions: dict[tuple[torch.Size, ...], tuple[Any, TreeSpec]] = {}
 
     def forward(self, given: Any) -> Any:
         """What the module gives."""
         leaves, spec = tree_flatten(given)
-        sizes = tuple(leaf.shape[self.rows :] for leaf in leaves)
-        if (sizes not in self.sessions and len(self.sessions) >= SIZES) or not leaves[0].numel():
+        sizes = tuple(leaf.shape for leaf in leaves)
+        if sizes not in self.sessions and len(self.sessions) >= SIZES:
             return self.module(given)
         if sizes not in self.sessions:
             self.sessions[sizes] = self._export(leaves, spec)
@@ -59,12 +57,11 @@ class Exported(nn.Module):
         import onnxruntime
 
         flat, file = _Flat(self.module, spec), io.BytesIO()
-        rows = [{0: torch.export.Dim.DYNAMIC} if self.rows else {} for _ in leaves]
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for talkative in ("torch.onnx", "onnx_ir", "onnxscript"):
+            logging.getLogger(talkative).setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            shapes = (tuple(rows),)
-            program: Any = torch.onnx.export(flat, tuple(leaves), dynamo=True, verbose=False, dynamic_shapes=shapes)
+            program: Any = torch.onnx.export(flat, tuple(leaves), dynamo=True, verbose=False)
         program.save(file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
