@@ -33,8 +33,8 @@ def export(network: FasterRCNN | RetinaNet | FCOS | SSD) -> None:
 
 
 class Exported(nn.Module):
-    """A module of tensors to tensors (in lists or dicts, as it likes) that runs in ONNX Runtime, exported for each of the
-    first sizes of its inputs."""
+    """A module of tensors to tensors (in lists or dicts, as it likes) that runs in ONNX Runtime, exported for each of
+    the first sizes of its inputs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
