@@ -219,9 +219,9 @@ class Page:
         """Watch no further."""
         self.visit(request).turn += 1
 
-    def results(self, request: gradio.Request) -> list[str]:
+    def results(self, request: gradio.Request) -> Any:
         """The tab's files."""
-        return self.visit(request).results()
+        return gradio.update(value=self.visit(request).results(), visible=True)
 
     def _watch(self, visit: Visit, source: str, write: Callable[[Tensor, Frame], None]) -> Iterator[tuple[str, str]]:
         visit.turn += 1
@@ -251,7 +251,8 @@ def build(cfg: DictConfig) -> gradio.Blocks:
                 controls(page)
                 counts = gradio.Markdown(elem_id="counts")
                 prepare = gradio.Button("Results", elem_id="results")
-                files = gradio.File(label="Tracks, pictures, videos", file_count="multiple", interactive=False)
+                some: dict[str, Any] = {"file_count": "multiple", "interactive": False, "visible": False}
+                files = gradio.File(label="Tracks, pictures, videos", **some)
                 prepare.click(page.results, None, files, **QUIET)
             with gradio.Column(scale=3):
                 picture = gradio.HTML(elem_id="picture")
