@@ -18,16 +18,15 @@ from rich.console import Console
 from train import train
 
 from track.metrics import Pairs, score
-from track.mot import find_sequences, read_tracks
-from track.plot import plot_trajectories
+from track.mot import find_sequences
 from track.synthetic import make_dataset
-from track.video import frames
 
 HOME = Path(__file__).parent.parent
 OUT = HOME / "outputs" / "walkthrough"
 INI = "[Sequence]\nname={0}\nframeRate=25\nseqLength={1}\nimWidth=640\nimHeight=480\n"
 SMALL = ["model.name=small_fcos", "model.weights=null", "model.learning_rate=4e-3", "data.batch_size=8"]
 SHORT = ["trainer.max_epochs=7", "trainer.check_val_every_n_epoch=7", "data.every=3", "data.val_fraction=0.1"]
+BORDERS = ["lines={door: [160,240,160,140]}", "zones={queue: [[210,180],[310,180],[310,235],[210,235]]}"]
 MOTION = ["trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40"]
 
 
@@ -49,12 +48,10 @@ def main() -> None:
     say("3/5 track the held-out videos from pixels and score them")
     source = f"source={OUT / 'streets' / 'test'}"
     pixels(predict(config("predict", "tracks", source, *trained)))
-    say("4/5 draw a video and a picture of the trajectories")
+    say("4/5 draw a video of one, with a line and a zone to count people")
     first = find_sequences(OUT / "streets" / "test")[0]
-    picture = f"output={OUT / 'tracks.mp4'}"
-    demo(config("demo", "demo", f"source={first.path / 'img1'}", picture, *trained))
-    results = read_tracks(OUT / "tracks" / f"{first.name}.txt", len(first))
-    plot_trajectories(OUT / "trajectories.png", results, next(frames(first.path / "img1")).image)
+    video = f"output={OUT / 'tracks.mp4'}"
+    demo(config("demo", "demo", f"source={first.path / 'img1'}", video, *BORDERS, *trained))
     say("5/5 track two real sequences (TUD-Campus, TUD-Stadtmitte) with both trackers")
     real = real_sequences(OUT / "real")
     for tracker in ("kalman", "gru"):
@@ -100,7 +97,7 @@ def farewell(seconds: float) -> None:
     say(f"\ndone in {seconds:.0f} s; everything is in {OUT}")
     print(
         "  tracks.mp4          the first held-out video with its tracks, plays in a browser\n"
-        "  trajectories.png    where everybody went\n"
+        "  demo/               where everybody went (trajectories.png, heatmap.png), who crossed the line (events)\n"
         "  metrics.csv         the scores of the held-out videos\n"
         "  tracks/*.txt        the tracks, in MOTChallenge format\n"
         "  detector/, motion/  weights, curves.png, metrics.csv of the two trainings\n"

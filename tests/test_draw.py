@@ -2,8 +2,8 @@ from pathlib import Path
 
 import torch
 
-from track.draw import Trails, colour_of, draw
-from track.plot import plot_curves, plot_trajectories
+from track.draw import Paths, Trails, colour_of, draw
+from track.plot import plot_curves
 from track.structures import Tracks
 from track.video import frames
 
@@ -34,12 +34,16 @@ def test_a_trail_follows_the_feet_and_fades_away() -> None:
     assert trails.points == {}
 
 
-def test_trajectories_are_drawn_in_their_ids_colour(tmp_path: Path) -> None:
+def test_trajectories_are_drawn_in_their_ids_colour() -> None:
     results = [Tracks.from_rows([[x, 50, x + 20, 100, 0.9, 1, 7]]) for x in range(0, 100, 5)]
-    plot_trajectories(tmp_path / "plot.png", results, IMAGE)
-    picture = next(frames(tmp_path)).image
+    paths = Paths()
+    for tracks in results:
+        paths.add(tracks, IMAGE)
+    picture = paths.over(IMAGE)
     near = (picture.int() - torch.tensor(colour_of(7))[:, None, None]).abs().amax(0) < 12
-    assert near.sum() > 500
+    rows, columns = near.nonzero().T
+    assert (rows.min(), rows.max()) == (99, 101)
+    assert (columns.min(), columns.max()) == (9, 106)
 
 
 def test_curves_are_drawn_from_lightnings_csv(tmp_path: Path) -> None:

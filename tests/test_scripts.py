@@ -151,7 +151,6 @@ def test_a_video_that_stops_early_keeps_the_rows_before(streets: Path, tmp_path:
         ("train", ["task=motion"], "Missing mandatory value: data.root"),
         ("train", ["data.root=.", "ckpt_path=absent.ckpt"], "absent.ckpt: expected a checkpoint as scripts/train.py"),
         ("train", ["data.root=.", "trainer.accelerator=nonsense"], "nonsense"),
-        ("demo", ["source=absent.mp4", "detections=x.txt", "output=o.mp4"], "absent.mp4: no such file"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_1(
@@ -161,15 +160,6 @@ def test_a_users_mistake_is_one_line_and_exit_1(
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert message in done.stderr
-
-
-def test_demo_writes_a_video_with_every_frame(streets: Path, tmp_path: Path) -> None:
-    sequence = find_sequences(streets)[0].path
-    found = f"detections={sequence / 'det/det.txt'}"
-    done = call("demo", f"source={sequence / 'img1'}", found, "tracker=kalman", "output=out.mp4", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "25 frames" in done.stdout
-    assert len(list(frames(tmp_path / "out.mp4"))) == 25
 
 
 def detector_file(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Pictures for reports: trajectories over a frame, who was followed by whom, training curves, reliability."""
+"""Pictures for reports: who was followed by whom, training curves, reliability."""
 
 from __future__ import annotations
 
@@ -15,27 +15,7 @@ from torch import Tensor
 from track.association import assign
 from track.draw import colour_of
 from track.metrics import MATCH_IOU, Overlap
-from track.structures import Detections, Tracks
-
-
-def plot_trajectories(path: str | Path, results: Sequence[Tracks], background: Tensor) -> None:
-    """Write a PNG of every track's foot points over a dimmed (3, H, W) uint8 RGB frame."""
-    _, height, width = background.shape
-    figure = Figure(figsize=(9, 9 * height / width), dpi=120)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow((background.permute(1, 2, 0).float() * 0.6).byte().numpy())
-    points: dict[int, list[tuple[float, float]]] = {}
-    for frame in results:
-        for identity, (x1, _, x2, y2) in zip(frame.ids.tolist(), frame.boxes.tolist(), strict=True):
-            points.setdefault(identity, []).append(((x1 + x2) / 2, y2))
-    for identity, line in points.items():
-        colour = tuple(part / 255 for part in colour_of(identity))
-        axes.plot(*zip(*line, strict=True), color=colour, linewidth=2)
-        axes.plot(*line[-1], "o", color=colour, markersize=6)
-        axes.annotate(str(identity), line[-1], color="white", fontsize=9, xytext=(4, 4), textcoords="offset points")
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.axis("off")
-    figure.savefig(path)
+from track.structures import Detections
 
 
 def plot_identities(path: str | Path, frames: Sequence[Overlap]) -> None:
