@@ -59,7 +59,7 @@ def draw(
     ids = tracks.ids.tolist()
     columns = ids, captions or map(str, ids), tracks.boxes.round().int().tolist()
     for identity, caption, box in zip(*columns, strict=True):
-        cv2.rectangle(canvas, tuple(box[:2]), tuple(box[2:]), colour_of(identity), unit)
+        cv2.rectangle(canvas, tuple(box[:2]), tuple(box[2:]), colour_of(identity), 2 * unit)
         _label(canvas, caption, box[0], box[1], colour_of(identity), unit)
     if text:
         _label(canvas, text, 0, 0, DARK, unit)
@@ -78,9 +78,9 @@ def draw_borders(image: Tensor, borders: Mapping[str, Tensor]) -> Tensor:
         cv2.polylines(canvas, [points], len(points) > 2, LIGHT, unit, cv2.LINE_AA)
         if len(points) == 2:
             (x, y), (dx, dy) = points.mean(0), points[1] - points[0]
-            reach = 8 * unit / max(1.0, float(np.hypot(dx, dy)))
+            reach = 20 * unit / max(1.0, float(np.hypot(dx, dy)))
             tip = round(x - reach * dy), round(y + reach * dx)
-            cv2.arrowedLine(canvas, (round(x), round(y)), tip, LIGHT, unit, cv2.LINE_AA, tipLength=0.5)
+            cv2.arrowedLine(canvas, (round(x), round(y)), tip, LIGHT, 2 * unit, cv2.LINE_AA, tipLength=0.4)
         _label(canvas, text, int(points[0, 0]), int(points[0, 1]), DARK, unit)
     return torch.from_numpy(canvas).permute(2, 0, 1)
 

@@ -54,13 +54,11 @@ class Session:
         return draw(picture, tracks, self.trails if self.trailing else None, text, self._captions(tracks)), tracks
 
     def _captions(self, tracks: Tracks) -> list[str]:
-        unit = "px/s" if self._borders[2] is None else "m/s"
+        form = "  {:.0f} px/s" if self._borders[2] is None else "  {:.1f} m/s"
         captions = []
         for identity, label in zip(tracks.ids.tolist(), tracks.labels.tolist(), strict=True):
             speed = self.scene.speeds.get(identity, float("nan")) if self.speeding else float("nan")
-            captions.append(
-                f"{self.categories[label]} {identity}" + (f"  {speed:.3g} {unit}" if speed == speed else "")
-            )
+            captions.append(f"{self.categories[label]} {identity}" + (form.format(speed) if speed == speed else ""))
         return captions
 
     def summary(self) -> str:
