@@ -161,12 +161,22 @@ def sequence_images(sequence: Sequence, report: Report | None) -> Iterator[Tenso
 def look(
     timed: Iterable[tuple[Tensor | None, float]], detector: Detector
 ) -> Iterator[tuple[Tensor | None, float, Detections]]:
-    """Pictures and times with what the detector sees, several pictures at once if it says so."""
-    rest = iter(timed)
-    while some := list(islice(rest, detector.batch_size)):
+    """Pictures and times with what the detector sees, several pictures at once; also those before one that cannot be
+    read."""
+    rest, refusal = iter(timed), None
+    while refusal is None:
+        some: list[tuple[Tensor | None, float]] = []
+        try:
+            some.extend(islice(rest, detector.batch_size))
+        except ValueError as error:
+            refusal = error
+        if not some:
+            break
         found = iter(detector.batch([image for image, _ in some if image is not None]))
         for image, time in some:
             yield image, time, Detections.empty() if image is None else as_written(next(found))
+    if refusal is not None:
+        raise refusal
 
 
 def steps(

@@ -3,10 +3,15 @@
 import pytest
 import torch
 
+from track.camera import Camera
+from track.detector import Detector
+from track.kept import as_written
 from track.metrics import OVERALL, score
 from track.mot import Sequence, find_sequences
+from track.precision import pedestrians, score_detections
 from track.structures import Tracks
 from track.tracker import Tracker
+from track.video import frames
 
 
 def follow(sequence: Sequence, camera: bool = False) -> list[Tracks]:
@@ -33,3 +38,19 @@ def test_golden_metrics_of_a_moving_camera_and_of_a_slow_one(track_data, camera,
     sequence = next(s for s in find_sequences(track_data / "MOT17/train", "val-half", every) if s.name == "MOT17-11")
     figures = score({sequence.name: (sequence.truth(), follow(sequence, camera))}).loc[OVERALL]
     assert figures["HOTA"] == pytest.approx(hota, abs=0.5)
+
+
+@pytest.mark.data
+def test_golden_metrics_of_the_shipped_detector(track_data):
+    sequence = next(s for s in find_sequences(track_data / "MOT15/train") if s.name == "TUD-Campus")
+    detector, tracker, camera = Detector("fcos_mobilenet_v2_fpn"), Tracker(), Camera()
+    seen, tracks = [], []
+    for frame in frames(sequence.path / "img1", sequence.frame_rate):
+        seen.append(as_written(detector(frame.image)))
+        tracks.append(tracker.update(seen[-1], frame.time, camera(frame.image, seen[-1].boxes)))
+    truth = sequence.truth()
+    judged = [pedestrians(sequence.name, one) for one in truth]
+    found = score_detections({sequence.name: (judged, seen)}).loc[OVERALL]
+    assert [found[name] for name in ("AP50", "recall", "precision")] == pytest.approx([81.27, 79.39, 90.19], abs=0.5)
+    followed = score({sequence.name: (truth, tracks)}).loc[OVERALL]
+    assert [followed[name] for name in ("HOTA", "MOTA", "IDF1")] == pytest.approx([56.94, 74.37, 78.21], abs=1)

@@ -34,9 +34,9 @@ class Detector:
     checkpoint: a file of `save_detector`, which also says name and categories, in place of both. network: in place of
     all three any module that takes and gives what torchvision's do, with its categories (labels are indices of them, 0
     is the background). classes: the categories to keep, by name. min_score: boxes below it are dropped. batch_size: how
-    many pictures the commands give it at once. autocast: compute in bfloat16 where torch does so, faster on what has
-    it, less exact. onnx: on a CPU compute in ONNX Runtime (the extra `onnx`), the same boxes sooner, after some seconds
-    of preparation for each size of picture.
+    many pictures of a file the commands give it at once. autocast: compute in bfloat16 where torch does so, faster on
+    what has it, less exact. onnx: on a CPU compute in ONNX Runtime (the extra `onnx`), the same boxes sooner, after
+    some seconds of preparation for each size of picture.
     ValueError, in one line, for a name, class or file that does not fit.
     """
 
@@ -49,7 +49,7 @@ class Detector:
         min_score: float = 0.1,
         network: nn.Module | None = None,
         categories: Sequence[str] = ("__background__", "person"),
-        batch_size: int = 1,
+        batch_size: int = 4,
         autocast: bool = False,
         onnx: bool = False,
     ) -> None:
@@ -65,14 +65,13 @@ class Detector:
             for one in classes:
                 index_of(one, categories_of(name))  # before anything is downloaded
             self.name, (self.network, self.categories) = name, build(name, weights)
-        self.network = self.network.eval().requires_grad_(False)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = self.network.eval().requires_grad_(False).to(self.device)
         self.labels = torch.tensor([index_of(one, self.categories) for one in classes])
         self.meaning = torch.arange(len(self.categories))  # of the labels that the network gives
         if network is None:
             raw = (torch.tensor(min_score).logit(1e-6) - self.scale[1]) / self.scale[0]
             self.meaning = torch.tensor(streamline(self.network, self.labels.tolist(), raw.sigmoid().item()))
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network.to(self.device)
         if onnx and network is None and self.device.type == "cpu":
             export(self.network)
         self.min_score, self.batch_size, self.autocast = min_score, batch_size, autocast
