@@ -7,23 +7,32 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/python scripts/walkthrough.py
 
-test: .venv/installed
+test: .venv/tested
 	$(BIN)/pytest -q
 
 ablation: .venv/installed
 	$(BIN)/python scripts/ablation.py
 
-check: .venv/installed
+check: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q
 
+define install
+if command -v uv >/dev/null; then \
+	uv pip install --quiet --python $(BIN)/python -c constraints.txt -e $(1); \
+else \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e $(1); \
+fi
+endef
+
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
-	if command -v uv >/dev/null; then \
-		uv venv --quiet --python $(PYTHON) --allow-existing .venv && uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
-	else \
-		$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
-	fi
+	if command -v uv >/dev/null; then uv venv --quiet --python $(PYTHON) --allow-existing .venv; else $(PYTHON) -m venv .venv; fi
+	$(call install,.)
+	touch $@
+
+.venv/tested: .venv/installed
+	$(call install,'.[dev]')
 	touch $@

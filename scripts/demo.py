@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import hydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from refuse import refusing
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from screen import Screen
 from torch import Tensor
 
+from track.analytics import Scene
 from track.detector import Detector
 from track.live import Live, is_live, name_of
 from track.mot import read_detections
@@ -35,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.web:
         from web import serve
 
-        serve(cfg)
+        serve(cfg, borders(cfg))
     else:
         demo(cfg)
 
@@ -44,7 +45,8 @@ def demo(cfg: DictConfig) -> None:
     """Run the demo of a composed config; what was written and counted is kept, however it ends."""
     if cfg.source is None:
         raise ValueError("source: expected a webcam's index, a video file, a folder of images or a URL")
-    files = [] if cfg.output is None else [cfg.output] if isinstance(cfg.output, str) else list(cfg.output)
+    output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
+    files = [str(file) for file in output if file is not None]
     folder = Path(str(cfg.output_dir))
     with ExitStack() as stack:
         feed = stack.enter_context(Feed(str(cfg.source)))
@@ -57,12 +59,16 @@ def demo(cfg: DictConfig) -> None:
         screen = stack.enter_context(Screen(session, folder)) if windowed else None
         stack.callback(conclude, session, feed, folder, files)
         for frame in feed:
+            if frame is None:  # a stream that has none at the moment
+                if screen is not None and not screen.wait():
+                    break
+                continue
             picture, tracks = session(frame, feed.text)
             for write in writers:
                 write(picture, tracks, frame)
+            feed.done(frame)
             if screen is not None and not screen.show(picture, frame, feed.early(frame)):
                 break
-            feed.shown(frame)
 
 
 class Feed:
@@ -74,8 +80,8 @@ class Feed:
         self.progress = Progress(*columns)
         self.source, self.count, self.text, self.began = source, 0, "", time.monotonic()
         self.live = Live(source, self.say) if is_live(source) else None
-        self.total, self.rate = frame_count(source), frame_rate(source)
-        self.moments: deque[float] = deque([self.began], maxlen=30)  # when the last ones were shown
+        self.total, self.rate = (None, 30.0) if self.live else (frame_count(source), frame_rate(source))
+        self.moments: deque[float] = deque(maxlen=30)  # when the last ones were done
         self.first: tuple[float, float] | None = None  # a frame's time, and when it was taken
 
     def __enter__(self) -> Self:
@@ -85,8 +91,11 @@ class Feed:
         if self.live:
             self.live.close()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Frame | None]:
+        self.began = time.monotonic()
+        self.moments.append(self.began)
         if self.live:
+            self.live.skipped = 0  # while the detector was loaded
             yield from map(self._taken, self.live)
             return
         with self.progress:
@@ -97,8 +106,8 @@ class Feed:
         """Print a line, above the progress bar."""
         self.progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
-    def shown(self, frame: Frame) -> None:
-        """The frame is on the screen or in the file."""
+    def done(self, frame: Frame) -> None:
+        """The frame is ready to be looked at."""
         now = time.monotonic()
         self.count += 1
         speed = len(self.moments) / max(1e-9, now - self.moments[0])
@@ -114,7 +123,7 @@ class Feed:
             self.first = frame.time, self.taken
         return max(0.0, frame.time - self.first[0] - (time.monotonic() - self.first[1]))
 
-    def _taken(self, frame: Frame) -> Frame:
+    def _taken(self, frame: Frame | None) -> Frame | None:
         self.taken = time.monotonic()
         return frame
 
@@ -134,9 +143,16 @@ def detector_of(cfg: DictConfig) -> tuple[Detect, list[str]]:
 
 
 def borders(cfg: DictConfig) -> dict[str, Any]:
-    """Lines, zones and scale of a config, as `Session` takes them."""
+    """Lines, zones and scale of a config, as `Session` takes them. ValueError where they are no such."""
     given: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {"lines": given["lines"], "zones": given["zones"], "scale": cfg.metres_per_pixel}
+    for key, example in {"lines": "{door: [320,480,320,0]}", "zones": "{queue: [[0,200],[200,200],[200,480]]}"}.items():
+        if not isinstance(given[key] or {}, dict):
+            raise ValueError(f"{key}: expected names, as in {key}={example}, got {given[key]}")
+    if not isinstance(given["metres_per_pixel"] or 1.0, int | float):
+        raise ValueError(f"metres_per_pixel: expected a number, got {given['metres_per_pixel']}")
+    found = {"lines": given["lines"], "zones": given["zones"], "scale": given["metres_per_pixel"]}
+    Scene((16, 9), found["lines"] or {}, found["zones"] or {}, found["scale"])  # refused now, what is wrong with them
+    return found
 
 
 def writer(stack: ExitStack, file: Path, rate: float, categories: Sequence[str]) -> Write:

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from track.draw import draw_text
@@ -39,6 +40,7 @@ class Screen:
         self.files = 0  # recorded and saved so far
         self.said = "h: help"
         self.floor = session.tracker.min_score
+        self.picture = torch.zeros(3, 240, 320, dtype=torch.uint8)  # the last one
 
     def __enter__(self) -> Self:
         return self
@@ -50,6 +52,7 @@ class Screen:
 
     def show(self, picture: Tensor, frame: Frame, seconds: float = 0.0) -> bool:
         """Show a frame's picture for at least so long, for as long as it takes while paused; False to quit."""
+        self.picture = picture
         if self.recording:
             self.recording.write(picture, frame.time)
         while True:
@@ -63,6 +66,10 @@ class Screen:
             self._press(key, picture)
             if not self.paused:
                 return True
+
+    def wait(self) -> bool:
+        """Show the last picture a moment longer, since there is no new one; False to quit."""
+        return self.window.show(self.picture, BLINK) not in ("q", ESCAPE)
 
     def _press(self, key: str, picture: Tensor) -> None:
         actions = {

@@ -2,11 +2,13 @@
 
 import base64
 import logging
+import os
 import shutil
+import signal
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo import borders
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,7 +24,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from track.detector import Detector, categories_of
+from track.detector import Detector, categories_of, load_detector
+from track.live import Live, is_live, name_of
 from track.results import KINDS, ResultWriter
 from track.session import Session
 from track.structures import Detections, Frame
@@ -35,81 +37,145 @@ except ImportError as error:
     raise ValueError("web=true: gradio is missing, pip install -e '.[web]'") from error
 
 EVERY = 0.1  # seconds between pictures that go to the browser and come from it
-KEPT = 3600  # seconds after which what was uploaded or downloaded is deleted, where the tab stays open
+KEPT = 3600  # seconds after which copies of what was downloaded are deleted
+VISITS = 50  # tabs at once
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 CONTROLS = ["detector", "classes", "tracker", "min_score", "trails"]
 VIDEOS = [".mp4", ".avi", ".mkv", ".mov", ".webm"]
 
 
-def serve(cfg: DictConfig) -> None:
-    """Serve the page until Ctrl-C, on the host that was asked for and nowhere else. ValueError where the port is
-    taken."""
+def serve(cfg: DictConfig, borders: Mapping[str, Any]) -> None:
+    """Serve the page until Ctrl-C, on the host that was asked for and nowhere else; what visitors left is deleted then.
+
+    borders: lines, zones and scale as `Session` takes them. ValueError where the port is taken.
+    """
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    blocks = build(cfg).queue(default_concurrency_limit=None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a service is stopped
     private = {"share": False, "footer_links": [], "ssr_mode": False, "enable_monitoring": False, "quiet": True}
     where = {"server_name": cfg.host, "server_port": cfg.port or None, "max_file_size": f"{cfg.upload_limit}mb"}
-    try:
-        _, url, _ = blocks.launch(**private, **where, prevent_thread_lock=True)
-    except OSError as error:
-        raise ValueError(f"port={cfg.port}: expected one that is free on {cfg.host}, or port=0") from error
-    print(f"{url} (Ctrl-C ends it)", flush=True)
-    try:
+    with tempfile.TemporaryDirectory(prefix="track-") as folder, ExitStack() as stack:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "cache")
+        page = Page(cfg, borders, Path(folder))
+        stack.callback(page.close)
+        blocks = build(page).queue(default_concurrency_limit=None)
+        stack.callback(blocks.close)
+        try:
+            _, url, _ = blocks.launch(**private, **where, prevent_thread_lock=True)
+        except OSError as error:
+            raise ValueError(f"port={cfg.port}: expected one that is free on {cfg.host}, or port=0") from error
+        print(f"{url} (Ctrl-C ends it)", flush=True)
         blocks.block_thread()
-    finally:
-        blocks.close()
 
 
 class Choices:
     """What a visitor may choose from: the configs, the ones that the server was started with first."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.cfg, self.lock = cfg, Lock()
         started, loader = HydraConfig.get().runtime.choices, GlobalHydra.instance().config_loader()
         self.nodes: dict[str, dict[str, DictConfig]] = {}
         for group in ("detector", "tracker"):
             others = [n for n in loader.get_group_options(group) if n not in ("default", "small_fcos")]
             self.nodes[group] = {started[group]: cfg[group]}
             self.nodes[group] |= {n: compose("demo", [f"{group}={n}"])[group] for n in others if n != started[group]}
-        self.detector = lru_cache(4)(self._detector)
+        self.loading, self.looking = Lock(), Lock()
+        self.categories, self._loaded = lru_cache(self._categories), lru_cache(4)(self._load)
         first = next(iter(self.nodes["detector"])), [*cfg.detector.classes], next(iter(self.nodes["tracker"]))
-        self.first: dict[str, Any] = dict(zip(CONTROLS, (*first, cfg.detector.min_score, True), strict=True))
+        score = max(cfg.detector.min_score, cfg.tracker.min_score)
+        self.first: dict[str, Any] = dict(zip(CONTROLS, (*first, score, True), strict=True))
 
-    def categories(self, name: str) -> list[str]:
-        """What a detector knows, without loading it where that is not needed."""
-        node = self.nodes["detector"][name]
-        known = instantiate(node).categories if node.checkpoint else categories_of(node.name)
-        return sorted({one for one in known if one not in ("__background__", "N/A")})
+    def detector(self, name: str, classes: list[str]) -> tuple[Callable[[Frame], Detections], list[str]]:
+        """What sees a frame's objects, and the names of their labels; the last four are kept, for all visitors."""
+        with self.loading:
+            return self._loaded(name, tuple(sorted(classes)))
 
-    def _detector(self, name: str, classes: tuple[str, ...]) -> tuple[Callable[[Frame], Detections], list[str]]:
+    def _load(self, name: str, classes: tuple[str, ...]) -> tuple[Callable[[Frame], Detections], list[str]]:
         node = self.nodes["detector"][name]
         detector: Detector = instantiate(node, classes=list(classes), _convert_="all")
 
         def detect(frame: Frame) -> Detections:
-            with self.lock:  # visitors in turns, instead of all of them slowly
+            with self.looking:  # visitors in turns, instead of all of them slowly
                 return detector(frame.image)
 
         return detect, detector.categories
 
+    def _categories(self, name: str) -> list[str]:
+        """What a detector knows, sorted."""
+        node = self.nodes["detector"][name]
+        known = load_detector(node.checkpoint)[2] if node.checkpoint else categories_of(node.name)
+        return sorted({one for one in known if one not in ("__background__", "N/A")})
+
 
 class Visit:
-    """One tab: what it chose, what it watches, and its files, which go with it."""
+    """One tab: what it chose, what it watches, and its files, which go with it.
 
-    def __init__(self, choices: Choices) -> None:
-        self.choices, self.folder = choices, Path(tempfile.mkdtemp(prefix="track-"))
+    What it watches is its turn: `begin` the next one, and pictures of one before are refused. The webcam begins one of
+    its own where nothing else is playing.
+    """
+
+    def __init__(self, choices: Choices, borders: Mapping[str, Any], folder: Path) -> None:
+        self.choices, self.borders, self.folder = choices, borders, folder
         self.chosen = choices.first
         self.using: tuple[Any, ...] = ()
-        self.stack, self.moments = ExitStack(), deque([time.monotonic()], maxlen=30)
+        self.stack, self.moments = ExitStack(), deque([0.0], maxlen=30)
         self.session: Session | None = None
         self.turn = self.parts = 0  # sources and sessions so far
-        self.note, self.closed, self.lock = "", False, Lock()
-        self.began, self.taken = time.monotonic(), 0  # of the webcam
+        self.playing, self.closed, self.lock = False, False, Lock()
+        self.rate: float | None = None  # of the video to write
+        self.filming, self.began, self.taken = -1, 0.0, 0  # the webcam's turn, its first picture's time, and how many
+        self.note = ""
+        self.uploads: list[Path] = []
 
-    def step(self, frame: Frame) -> Tensor:
-        """The frame's picture with everything drawn on it. Another detector, tracker or classes start a new session."""
+    def begin(self, rate: float | None = None) -> int:
+        """Play something, of which a video is written where a rate (frames a second) is given; returns its turn."""
         with self.lock:
-            if self.closed:
-                raise ValueError("this tab was closed")
-            return self._step(frame)
+            self.turn, self.playing, self.rate, self.note = self.turn + 1, True, rate, ""
+            return self.turn
+
+    def end(self, turn: int) -> None:
+        """It is over, if that turn still is what is playing; its files are finished."""
+        with self.lock:
+            if turn == self.turn and not self.closed:
+                self.turn, self.playing = self.turn + 1, False
+                self._finish()
+
+    def step(self, frame: Frame, turn: int) -> Tensor | None:
+        """The frame's picture with everything drawn on it; None where that turn is over."""
+        with self.lock:
+            return self._step(frame) if turn == self.turn and not self.closed else None
+
+    def film(self, image: Tensor) -> Tensor | None:
+        """The same for a (3, H, W) uint8 RGB image of the webcam, which is taken now; None where something plays."""
+        with self.lock:
+            if self.playing or self.closed:
+                return None
+            if self.filming != self.turn:
+                self.turn, self.rate, self.note, self.taken = self.turn + 1, None, "", 0
+                self.filming, self.began = self.turn, time.monotonic()
+            self.taken += 1
+            return self._step(Frame(image, time.monotonic() - self.began, self.taken))
+
+    def counts(self) -> str:
+        """What is going on, in Markdown."""
+        if self.session is None:
+            return self.note
+        speed = (len(self.moments) - 1) / max(1e-9, self.moments[-1] - self.moments[0])
+        return "\n\n".join([f"{speed:.0f} frames a second", *self.session.summary().splitlines(), self.note])
+
+    def results(self) -> list[str]:
+        """The files so far: tracks, pictures and videos."""
+        with self.lock:
+            self._save()
+            kinds = (*KINDS, ".png", ".mp4")
+            return sorted(str(f) for f in self.folder.iterdir() if f.suffix in kinds and f.stat().st_size)
+
+    def close(self) -> None:
+        """End it and delete its files."""
+        self.turn += 1
+        with self.lock:
+            self.closed = True
+            self.stack.close()
+        for path in (self.folder, *self.uploads):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _step(self, frame: Frame) -> Tensor:
         wanted = self.turn, *(str(self.chosen[key]) for key in ("detector", "tracker", "classes"))
@@ -121,55 +187,57 @@ class Visit:
         picture, tracks = self.session(frame)
         for writer in self.writers:
             writer.write(tracks, frame)
+        if self.video is not None:
+            self.video.write(picture, frame.time)
         self.moments.append(time.monotonic())
         return picture
 
-    def counts(self) -> str:
-        """What is going on, in Markdown."""
-        if self.session is None:
-            return self.note
-        speed = (len(self.moments) - 1) / max(1e-9, self.moments[-1] - self.moments[0])
-        return "\n\n".join([f"{speed:.0f} frames a second", *self.session.summary().splitlines(), self.note])
-
-    def results(self) -> list[str]:
-        """The files so far: tracks, pictures and videos."""
-        if self.session is not None:
-            self.session.save(self.folder)
-        return sorted(str(file) for file in self.folder.iterdir() if file.stat().st_size)
-
-    def close(self) -> None:
-        """End it and delete its files."""
-        self.turn += 1
-        with self.lock:
-            self.closed = True
-            self.stack.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _begin(self) -> None:
-        self.stack.close()
-        self.parts, self.note = self.parts + 1, ""
-        detect, categories = self.choices.detector(self.chosen["detector"], tuple(self.chosen["classes"]))
+        self._finish()
+        detect, categories = self.choices.detector(self.chosen["detector"], self.chosen["classes"])
         tracker = instantiate(self.choices.nodes["tracker"][self.chosen["tracker"]])
-        self.session = Session(detect, tracker, categories, **borders(self.choices.cfg))
+        self.session, self.parts = Session(detect, tracker, categories, **self.borders), self.parts + 1
         files = [self.folder / f"tracks-{self.parts}{kind}" for kind in KINDS]
         self.writers = [self.stack.enter_context(ResultWriter(file, categories)) for file in files]
+        self.video: VideoWriter | None = None
+        if self.rate is not None:
+            video = VideoWriter(self.folder / f"tracked-{self.parts}.mp4", self.rate)
+            self.video = self.stack.enter_context(video)
+        self.moments = deque([time.monotonic()], maxlen=30)
+
+    def _finish(self) -> None:
+        self._save()
+        self.stack.close()
+        self.using = ()
+
+    def _save(self) -> None:
+        if self.session is not None and self.parts:
+            self.session.save(self.folder, f"-{self.parts}")
 
 
 class Page:
     """The visits of all tabs, and what gradio calls for them."""
 
-    def __init__(self, cfg: DictConfig) -> None:
-        self.cfg, self.choices = cfg, Choices(cfg)
+    def __init__(self, cfg: DictConfig, borders: Mapping[str, Any], folder: Path) -> None:
+        self.cfg, self.borders, self.folder, self.choices = cfg, borders, folder, Choices(cfg)
         self.visits: dict[str, Visit] = {}
+
+    def close(self) -> None:
+        """Every tab is over."""
+        for name in list(self.visits):
+            self.visits.pop(name).close()
 
     def enter(self, request: gradio.Request) -> None:
         """A tab was opened."""
-        self.visits[str(request.session_hash)] = Visit(self.choices)
+        if len(self.visits) >= VISITS:
+            raise refusal("there are too many visitors: try again later")
+        folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder))
+        self.visits[str(request.session_hash)] = Visit(self.choices, self.borders, folder)
 
     def visit(self, request: gradio.Request) -> Visit:
         """The tab's that asks."""
         if (visit := self.visits.get(str(request.session_hash))) is None:
-            raise refusal("this tab was closed")
+            raise refusal("this tab was closed: load the page again")
         return visit
 
     def leave(self, request: gradio.Request) -> None:
@@ -184,67 +252,76 @@ class Page:
         self.visit(request).chosen = dict(zip(CONTROLS, (detector, kept, *others), strict=True))
         return gradio.update(choices=known, value=kept)
 
-    def webcam(self, picture: np.ndarray | None, request: gradio.Request) -> tuple[str, str]:
+    def webcam(self, picture: np.ndarray | None, request: gradio.Request) -> tuple[Any, Any]:
         """The newest picture of the visitor's webcam, tracked; its time is when it came."""
         visit = self.visit(request)
-        if picture is None:
-            return "", visit.counts()
-        visit.taken += 1
-        frame = Frame(torch.from_numpy(picture).permute(2, 0, 1), time.monotonic() - visit.began, visit.taken)
         try:
-            return shown(visit.step(frame)), visit.counts()
+            drawn = None if picture is None else visit.film(torch.from_numpy(picture).permute(2, 0, 1))
         except ValueError as error:
             raise refusal(str(error)) from error
+        return (gradio.skip(), gradio.skip()) if drawn is None else (shown(drawn), visit.counts())
 
     def upload(self, file: str | None, request: gradio.Request) -> Iterator[tuple[str, str]]:
         """Track a video that was uploaded, and write it."""
         if file is None:
             raise refusal("choose a video first")
         visit = self.visit(request)
-        with ExitStack() as stack:
-            try:
-                video = stack.enter_context(VideoWriter(visit.folder / "tracked.mp4", frame_rate(file)))
-                yield from self._watch(visit, file, lambda picture, frame: video.write(picture, frame.time))
-            except ValueError as error:
-                raise refusal(str(error).replace(file, Path(file).name)) from error
+        visit.uploads.append(Path(file))
+        yield from self._watch(visit, file, Path(file).name)
 
     def source(self, request: gradio.Request) -> Iterator[tuple[str, str]]:
-        """Track what the server was started with."""
-        try:
-            yield from self._watch(self.visit(request), str(self.cfg.source), lambda picture, frame: None)
-        except ValueError as error:
-            raise refusal(str(error)) from error
+        """Track what the server was started with, which visitors need not know the name of."""
+        yield from self._watch(self.visit(request), str(self.cfg.source), "this server's source")
 
     def stop(self, request: gradio.Request) -> None:
         """Watch no further."""
-        self.visit(request).turn += 1
+        visit = self.visit(request)
+        visit.end(visit.turn)
 
     def results(self, request: gradio.Request) -> Any:
         """The tab's files."""
         return gradio.update(value=self.visit(request).results(), visible=True)
 
-    def _watch(self, visit: Visit, source: str, write: Callable[[Tensor, Frame], None]) -> Iterator[tuple[str, str]]:
-        visit.turn += 1
-        turn, last = visit.turn, 0.0
+    def _watch(self, visit: Visit, source: str, name: str) -> Iterator[tuple[str, str]]:
+        def called(line: str) -> str:
+            return line.replace(name_of(source), name)
 
         def report(line: str) -> None:
-            visit.note = line
+            visit.note = called(line)
 
-        for frame in frames(source, report=report):
-            if visit.turn != turn:
-                return  # stopped, left, or another source
-            picture = visit.step(frame)
-            write(picture, frame)
-            if time.monotonic() - last > EVERY:
-                last = time.monotonic()
-                yield shown(picture), visit.counts()
-        visit.note = "the end"
-        yield shown(picture), visit.counts()
+        turn, last, sent = -1, None, 0.0
+        try:
+            turn = visit.begin(None if is_live(source) else frame_rate(source))
+            for frame in moving(source, report):
+                picture = None if frame is None else visit.step(frame, turn)
+                if visit.turn != turn:
+                    return  # stopped, left, or something else
+                last = last if picture is None else picture
+                if last is not None and time.monotonic() - sent > EVERY:
+                    sent = time.monotonic()
+                    yield shown(last), visit.counts()
+            visit.note = "the end"
+            visit.end(turn)
+            if last is not None:
+                yield shown(last), visit.counts()
+        except ValueError as error:
+            raise refusal(called(str(error))) from error
+        finally:
+            visit.end(turn)
 
 
-def build(cfg: DictConfig) -> gradio.Blocks:
-    """The page."""
-    page = Page(cfg)
+def moving(source: str, report: Callable[[str], None]) -> Iterator[Frame | None]:
+    """A source's frames; None while a stream has no new one."""
+    if not is_live(source):
+        yield from frames(source, report=report)
+        return
+    with Live(source, report) as live:
+        yield from live
+
+
+def build(page: Page) -> gradio.Blocks:
+    """What is on the page."""
+    limit = page.cfg.upload_limit
     with gradio.Blocks(title="grutrack", analytics_enabled=False, delete_cache=(600, KEPT)) as blocks:
         with gradio.Row():
             with gradio.Column(scale=1):
@@ -261,9 +338,9 @@ def build(cfg: DictConfig) -> gradio.Blocks:
                     camera = gradio.Image(sources=["webcam"], streaming=True, height=240, webcam_options=straight)
                     camera.stream(page.webcam, camera, [picture, counts], stream_every=EVERY, **QUIET)
                 with gradio.Tab("A video"):
-                    file = gradio.File(label=f"At most {cfg.upload_limit} MB; deleted with this tab", file_types=VIDEOS)
+                    file = gradio.File(label=f"At most {limit} MB; deleted with this tab", file_types=VIDEOS)
                     watching(page.upload, page, "Track it", file, [picture, counts])
-                if cfg.get("source") is not None:
+                if page.cfg.source is not None:
                     with gradio.Tab("This server's source"):
                         watching(page.source, page, "Watch", None, [picture, counts])
         blocks.load(page.enter, **QUIET)
@@ -278,7 +355,9 @@ def controls(page: Page) -> None:
     known = page.choices.categories(first["detector"])
     classes = gradio.Dropdown(known, value=first["classes"], label="Classes", multiselect=True)
     tracker = gradio.Dropdown([*nodes["tracker"]], value=first["tracker"], label="Tracker")
-    score = gradio.Slider(0.1, 0.95, first["min_score"], step=0.05, label="Score from", elem_id="score")
+    score = gradio.Slider(
+        min(0.1, first["min_score"]), 0.95, first["min_score"], step=0.05, label="Score from", elem_id="score"
+    )
     trails = gradio.Checkbox(first["trails"], label="Trails")
     every = [detector, classes, tracker, score, trails]
     gradio.on([one.input for one in every], page.choose, every, classes, **QUIET)

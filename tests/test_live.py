@@ -1,13 +1,23 @@
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from tests.streaming import Camera, bright, scene
 from track import live
 from track.live import Live, is_live, name_of
+from track.structures import Frame
 from track.tracker import Tracker
-from track.video import frame_count, frame_rate, frames
+from track.video import VideoWriter, frame_count, frame_rate, frames
+
+
+def new(source: Live) -> Iterator[Frame]:
+    return (frame for frame in source if frame is not None)
 
 
 @pytest.fixture
@@ -20,7 +30,7 @@ def camera() -> Iterator[Camera]:
 
 def test_frames_come_with_the_time_at_which_they_were_captured(camera: Camera) -> None:
     with Live(camera.url) as source:
-        taken = [frame for frame, _ in zip(source, range(20), strict=False)]
+        taken = list(islice(new(source), 20))
     lefts = [float(bright(frame).boxes[0, 0]) for frame in taken]
     speed = (lefts[-1] - lefts[5]) / (taken[-1].time - taken[5].time)
     assert taken[0].time == 0.0
@@ -30,7 +40,7 @@ def test_frames_come_with_the_time_at_which_they_were_captured(camera: Camera) -
 def test_who_is_slow_gets_the_newest_frame_and_the_skipped_are_counted(camera: Camera) -> None:
     with Live(camera.url) as source:
         numbers, ages = [], []
-        for frame in source:
+        for frame in new(source):
             ages.append(source.age(frame))
             numbers.append(frame.number)
             time.sleep(0.3)
@@ -48,7 +58,7 @@ def test_identities_survive_a_stream_that_is_killed_and_comes_back(camera: Camer
     began = time.monotonic()
     again = None
     with Live(camera.url, told.append) as source:
-        for frame in source:
+        for frame in new(source):
             tracks = tracker.update(bright(frame), frame.time)
             ids.append(tracks.ids.tolist())
             times.append(frame.time)
@@ -71,7 +81,7 @@ def test_a_stream_that_falls_silent_is_tried_again(camera: Camera, monkeypatch: 
     monkeypatch.setattr(live, "LIMITS", [live.LIMITS[0], 1000, live.LIMITS[2], 1000])
     told: list[str] = []
     with Live(camera.url, told.append) as source:
-        seen = iter(source)
+        seen = new(source)
         next(seen)
         camera.silent.set()
         until = time.monotonic() + 8
@@ -79,13 +89,46 @@ def test_a_stream_that_falls_silent_is_tried_again(camera: Camera, monkeypatch: 
             time.sleep(0.1)
         assert told == [f"{camera.url}: no more frames, trying again in 0.5 s"]
         camera.silent.clear()
-        assert len([frame for frame, _ in zip(seen, range(5), strict=False)]) == 5
+        assert len(list(islice(seen, 5))) == 5
 
 
-def test_a_stream_is_live_and_a_file_is_not(camera: Camera, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_who_waits_is_told_that_there_is_nothing_new(camera: Camera) -> None:
+    with Live(camera.url) as source:
+        next(new(source))
+        camera.silent.set()
+        waits = []
+        for frame in source:
+            waits = [*waits, time.monotonic()] if frame is None else []
+            if len(waits) == 4:
+                break
+    assert 0.25 < waits[-1] - waits[0] < 2
+
+
+def test_an_error_of_the_capture_reaches_whoever_takes_the_frames(
+    camera: Camera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(picture: object) -> None:
+        raise MemoryError("no room for a picture")
+
+    monkeypatch.setattr(live, "to_rgb", broken)
+    with Live(camera.url) as source, pytest.raises(MemoryError, match="no room"):
+        list(source)
+
+
+def test_a_stream_is_live_and_a_file_is_not(camera: Camera, tmp_path: Path) -> None:
     assert is_live(camera.url)
     assert is_live("rtsp://127.0.0.1:1/none")
-    assert not is_live(tmp_path_factory.mktemp("folder"))
+    assert not is_live(tmp_path)
+    with VideoWriter(tmp_path / "a.mp4", 10) as video:
+        for n in range(12):
+            video.write(scene(n / 10))
+    folder = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), folder)
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/a.mp4"
+    assert not is_live(url)
+    assert (frame_count(url), len(list(frames(url)))) == (12, 12)
+    server.shutdown()
     assert (frame_count(camera.url), frame_rate(camera.url)) == (None, 30.0)
     assert next(iter(frames(camera.url))).image.shape == (3, 120, 320)
 
@@ -95,6 +138,7 @@ def test_a_stream_is_live_and_a_file_is_not(camera: Camera, tmp_path_factory: py
     [
         ("99", "camera 99: not there"),
         ("rtsp://me:secret@127.0.0.1:1/none", r"^rtsp://127.0.0.1:1/none: expected a video$"),
+        ("rtsp://me:s@secret@127.0.0.1:1/none?pwd=secret", r"^rtsp://127.0.0.1:1/none: expected a video$"),
         ("http://127.0.0.1:1/none.mjpg", "http://127.0.0.1:1/none.mjpg: expected a video"),
     ],
 )

@@ -57,5 +57,6 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if full.exists():
         (tmp_path / "full.csv").symlink_to(full)
-        with pytest.raises(ValueError, match=r"full\.csv: could not be written on at frame 2 \(No space left"):
-            ResultWriter(tmp_path / "full.csv", CATEGORIES).write(TRACKS, FRAME)
+        refused = pytest.raises(ValueError, match=r"full\.csv: could not be written on at frame 2 \(No space left")
+        with refused, ResultWriter(tmp_path / "full.csv", CATEGORIES) as results:
+            results.write(TRACKS, FRAME)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.streaming import scene
 from track.video import VideoWriter, ahead, frame_count, frame_rate, frames
 from track.window import show
 
@@ -55,6 +56,15 @@ def test_what_was_written_plays_when_the_process_is_killed(tmp_path: Path) -> No
     assert 40 <= len(list(frames(tmp_path / "as-it-is-now.mp4"))) <= 100
 
 
+def test_a_fragment_is_two_seconds_of_the_frames_own_times(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 30) as video:
+        for number in range(20):
+            video.write(scene(number / 10), number / 2)  # two frames a second
+    with av.open(str(tmp_path / "a.mp4")) as file:
+        keys = [float(packet.pts * packet.time_base) for packet in file.demux(video=0) if packet.is_keyframe]
+    assert keys == pytest.approx([0, 2, 4, 6, 8])
+
+
 def test_a_full_disk_is_told_and_what_was_written_plays(tmp_path: Path) -> None:
     program = f"""
 import resource, sys, torch
@@ -74,8 +84,14 @@ with VideoWriter({str(tmp_path / "a.mp4")!r}, 10) as video:
 def test_pictures_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", 10) as video:
         for side in (32, 64, 48):
-            video.write(torch.full((3, side, 2 * side), 90, dtype=torch.uint8))
-    assert [tuple(frame.image.shape) for frame in frames(tmp_path / "a.mp4")] == [(3, 32, 64)] * 3
+            image = torch.full((3, side, 2 * side), 40, dtype=torch.uint8)
+            image[:, :, side:] = 200
+            video.write(image)
+    back = [frame.image.float() for frame in frames(tmp_path / "a.mp4")]
+    assert [tuple(image.shape) for image in back] == [(3, 32, 64)] * 3
+    for image in back:
+        assert image[:, :, 4:28].mean().item() == pytest.approx(40, abs=4)
+        assert image[:, :, 36:60].mean().item() == pytest.approx(200, abs=4)
 
 
 def test_a_video_whose_resolution_changes_keeps_its_first(tmp_path: Path) -> None:

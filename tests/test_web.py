@@ -13,24 +13,35 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 from torchvision.transforms.v2.functional import resize
 
+from tests.streaming import bright, scene
+from track.structures import Frame
+from track.synthetic import make_dataset
 from track.video import VideoWriter, frames
 
 pytest.importorskip("gradio")
+httpx = pytest.importorskip("httpx")
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.data, pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")]
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+import web  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def street(track_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """TUD-Stadtmitte, half as large, as an mp4 and beside it as the y4m that Chromium takes for a webcam."""
-    file = tmp_path_factory.mktemp("street") / "street.mp4"
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TUD-Stadtmitte, half as large, as an mp4 and beside it as the y4m that Chromium takes for a webcam; a drawn
+    street where there is no data."""
+    file, root = tmp_path_factory.mktemp("street") / "street.mp4", os.environ.get("TRACK_DATA")
+    source = (
+        f"{root}/MOT15/train/TUD-Stadtmitte/img1" if root else make_dataset(file.parent, 1, 120) / "street-00-00/img1"
+    )
     with VideoWriter(file, 25) as video, file.with_suffix(".y4m").open("wb") as raw:
         raw.write(b"YUV4MPEG2 W320 H240 F25:1 Ip A1:1 C420\n")
-        for frame in islice(frames(track_data / "MOT15/train/TUD-Stadtmitte/img1", 25), 120):
+        for frame in islice(frames(source, 25), 120):
             image = resize(frame.image, [240, 320])
             video.write(image)
             raw.write(b"FRAME\n" + _yuv(image))
@@ -56,11 +67,14 @@ def server(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     assert serving.stdout is not None
     yield serving.stdout.readline().split()[0], folder
     serving.terminate()
-    assert serving.wait(20) is not None
+    assert serving.wait(60) == 0
+    assert not list(folder.glob("track-*"))  # nothing that visitors left
 
 
 @pytest.fixture(scope="module")
-def browser(street: Path) -> Iterator[object]:
+def browser(street: Path, track_data: Path) -> Iterator[object]:
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium")
     camera = "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"
     quiet = "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"
     film = f"--use-file-for-fake-video-capture={street.with_suffix('.y4m')}"
@@ -106,6 +120,7 @@ def downloaded(page, ending: str, folder: Path) -> Path:  # type: ignore[no-unty
     return folder / f"downloaded{ending}"
 
 
+@pytest.mark.data
 def test_a_visitors_webcam_is_tracked_live(server: tuple[str, Path], browser: object, tmp_path: Path) -> None:
     page = tab(browser, server[0])
     film(page)
@@ -129,6 +144,7 @@ def test_a_visitors_webcam_is_tracked_live(server: tuple[str, Path], browser: ob
     page.context.close()
 
 
+@pytest.mark.data
 def test_a_video_is_uploaded_tracked_and_downloaded(
     server: tuple[str, Path], browser: object, street: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +160,7 @@ def test_a_video_is_uploaded_tracked_and_downloaded(
     page.context.close()
 
 
+@pytest.mark.data
 def test_the_servers_source_is_watched_and_stopped(server: tuple[str, Path], browser: object) -> None:
     page = tab(browser, server[0])
     page.click("button[role=tab]:has-text('source') >> visible=true")
@@ -158,31 +175,88 @@ def test_the_servers_source_is_watched_and_stopped(server: tuple[str, Path], bro
     page.context.close()
 
 
+@pytest.mark.data
 def test_ten_tabs_at_once_are_served_and_forgotten_when_closed(server: tuple[str, Path], browser: object) -> None:
     url, folder = server
-    until(lambda: not list(folder.glob("track-*")), 60)
+    until(lambda: not list(folder.glob("track-*/visit-*")), 60)
     pages = [tab(browser, url) for _ in range(10)]
-    assert len(list(folder.glob("track-*"))) == 10
+    assert len(list(folder.glob("track-*/visit-*"))) == 10
     for page in pages:
         film(page)
     until(lambda: all(people(page)[0] >= 1 for page in pages), 300)
     for page in pages:
         page.context.close()
-    until(lambda: not list(folder.glob("track-*")), 60)
+    until(lambda: not list(folder.glob("track-*/visit-*")), 60)
 
 
-def test_what_is_too_large_is_not_taken(server: tuple[str, Path], browser: object) -> None:
-    page = tab(browser, server[0])
-    large = {"name": "large.mp4", "mimeType": "video/mp4", "buffer": bytes(2_000_000)}
-    answer = page.request.post(f"{server[0]}gradio_api/upload", multipart={"files": large})
-    assert answer.status == 413
-    page.context.close()
+def test_what_is_too_large_is_not_taken(server: tuple[str, Path]) -> None:
+    answers = [
+        httpx.post(f"{server[0]}gradio_api/upload", files={"files": ("a.mp4", bytes(size))}).status_code
+        for size in (1000, 2_000_000)
+    ]
+    assert answers == [200, 413]
 
 
 def test_only_this_machine_is_listened_to(server: tuple[str, Path]) -> None:
     port = int(server[0].rsplit(":", 1)[1].strip("/"))
-    table = [line.split()[1:4] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    files = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    table = [line.split()[1:4] for file in files if file.exists() for line in file.read_text().splitlines()[1:]]
     listening = {
         address.split(":")[0] for address, _, state in table if state == "0A" and int(address.split(":")[1], 16) == port
     }
     assert listening == {f"{int.from_bytes(socket.inet_aton('127.0.0.1'), 'little'):08X}"}
+
+
+class Choices:
+    """What a visitor may choose from, of a detector of what is white."""
+
+    nodes = {"tracker": {"gru": OmegaConf.create({"_target_": "track.tracker.Tracker"})}}  # noqa: RUF012
+    first = {"detector": "white", "classes": ["person"], "tracker": "gru", "min_score": 0.1, "trails": True}  # noqa: RUF012
+
+    def detector(self, name: str, classes: list[str]) -> tuple[object, list[str]]:
+        return bright, ["background", "person"]
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> web.Visit:
+    (tmp_path / "visit").mkdir()
+    return web.Visit(Choices(), {"lines": {"door": [100, 0, 100, 120]}}, tmp_path / "visit")  # type: ignore[arg-type]
+
+
+def watched(visit: web.Visit, turn: int, count: int) -> list[torch.Tensor | None]:
+    return [visit.step(Frame(scene(n / 10), n / 10, n + 1), turn) for n in range(count)]
+
+
+def test_the_webcam_waits_while_a_video_plays_and_then_begins_anew(visit: web.Visit) -> None:
+    turn = visit.begin(rate=10)
+    assert all(picture is not None for picture in watched(visit, turn, 20))
+    assert visit.film(scene(0)) is None
+    assert visit.session.scene.counts == {1: 1}  # type: ignore[union-attr]
+    visit.end(turn)
+    assert watched(visit, turn, 1) == [None]
+    for _ in range(3):
+        assert visit.film(scene(0)) is not None  # whose times begin at zero again
+    assert visit.session.last.time < 1  # type: ignore[union-attr]
+    assert visit.session.last.number == 3  # type: ignore[union-attr]
+
+
+def test_what_was_watched_before_stays_among_the_results(visit: web.Visit) -> None:
+    watched(visit, visit.begin(rate=10), 20)
+    visit.chosen = visit.chosen | {"classes": ["person", "dog"]}
+    watched(visit, visit.begin(), 15)
+    names = {Path(file).name for file in visit.results()}
+    assert names >= {"tracks-1.csv", "tracks-2.csv", "tracked-1.mp4", "heatmap-1.png", "heatmap-2.png", "events-1.csv"}
+    assert "tracked-2.mp4" not in names
+    assert len(list(frames(visit.folder / "tracked-1.mp4"))) == 20
+    assert len((visit.folder / "tracks-2.txt").read_text().splitlines()) == 15
+
+
+def test_the_files_of_a_tab_go_with_it(visit: web.Visit, tmp_path: Path) -> None:
+    visit.uploads.append(tmp_path / "upload.mp4")
+    visit.uploads[0].write_bytes(b"a video")
+    turn = visit.begin()
+    watched(visit, turn, 3)
+    visit.close()
+    assert list(tmp_path.iterdir()) == []
+    assert watched(visit, turn, 1) == [None]
+    assert visit.film(scene(0)) is None

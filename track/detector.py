@@ -56,7 +56,7 @@ class Detector:
         if batch_size < 1:
             raise ValueError(f"detector.batch_size: expected 1 or more, got {batch_size}")
         self.scale = SCALE
-        checkpoint = checkpoint or (SHIPPED.get(name) if weights == "DEFAULT" else None)
+        checkpoint = checkpoint or _shipped(name, weights)
         if network is not None:
             self.name, self.network, self.categories = type(network).__name__.lower(), network, list(categories)
         elif checkpoint is not None:
@@ -144,10 +144,13 @@ def load_detector(path: str | Path) -> tuple[str, nn.Module, list[str], tuple[fl
     return options["name"], network, options["categories"], (float(slope), float(offset))
 
 
+def _shipped(name: str, weights: str | None) -> Path | None:
+    return SHIPPED.get(name) if weights == "DEFAULT" else None
+
+
 def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
-    if name in SHIPPED and weights == "DEFAULT":
-        _, network, categories, _ = load_detector(SHIPPED[name])
-        return network, categories
+    if file := _shipped(name, weights):
+        return load_detector(file)[1:3]
     if name in OWN:
         raise ValueError(f"{name} has no official weights: give a checkpoint, or train it with model.weights=null")
     enum = get_model_weights(name)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from track.analytics import feet
 from track.structures import Tracks
 
 Colour = tuple[int, int, int]
@@ -27,8 +28,8 @@ class Trails:
 
     def add(self, tracks: Tracks) -> None:
         """Remember a frame's tracks; one that was away for `length` frames is forgotten."""
-        for identity, (x1, _, x2, y2) in zip(tracks.ids.tolist(), tracks.boxes.tolist(), strict=True):
-            self.points.setdefault(identity, deque(maxlen=self.length)).append(((x1 + x2) / 2, y2))
+        for identity, (x, y) in zip(tracks.ids.tolist(), feet(tracks.boxes).tolist(), strict=True):
+            self.points.setdefault(identity, deque(maxlen=self.length)).append((x, y))
             self.absent[identity] = -1
         self.absent = {identity: frames + 1 for identity, frames in self.absent.items() if frames < self.length}
         self.points = {identity: points for identity, points in self.points.items() if identity in self.absent}
@@ -107,12 +108,12 @@ class Paths:
         """Draw on from where each of a frame's tracks was in the frame before; image: the frame."""
         if self.canvas.shape[:2] != image.shape[1:]:
             self.canvas, self.feet = np.zeros((*image.shape[1:], 3), np.uint8), {}
-        columns = tracks.ids.tolist(), tracks.boxes.round().int().tolist()
-        feet = {identity: ((x1 + x2) // 2, y2) for identity, (x1, _, x2, y2) in zip(*columns, strict=True)}
-        for identity, here in feet.items():
+        columns = tracks.ids.tolist(), feet(tracks.boxes).round().int().tolist()
+        places = {identity: (x, y) for identity, (x, y) in zip(*columns, strict=True)}
+        for identity, here in places.items():
             ink, unit = colour_of(identity), _unit(self.canvas)
             cv2.line(self.canvas, self.feet.get(identity, here), here, ink, 2 * unit, cv2.LINE_AA)
-        self.feet = feet
+        self.feet = places
 
     def over(self, image: Tensor) -> Tensor:
         """The paths over a dimmed (3, H, W) uint8 RGB image."""

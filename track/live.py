@@ -34,8 +34,8 @@ class Live:
     """The newest frame of a camera (its index) or stream (its URL), whenever one is asked for.
 
     with Live("rtsp://...", report=print) as live:
-        for frame in live:                      # frame.time: seconds since the first one was captured
-            ...                                 # live.age(frame): seconds since this one was
+        for frame in live:                      # None ten times a second while there is no new one
+            ...                                 # frame.time: seconds since the first one was captured
 
     A frame's number counts what was captured, `skipped` those that nobody took. A source that ends, stalls or is
     unplugged is tried again, after 0.5, 1, 2, ... 30 seconds, which `report` is told in a line; `close` ends it.
@@ -47,17 +47,19 @@ class Live:
         self.skipped = 0
         self.began: float | None = None  # of the monotonic clock
         self.newest: Frame | None = None
+        self.error: BaseException | None = None
         self.fresh, self.ended = Condition(), Event()
         self.thread = Thread(target=self._capture, args=(open_video(source),), daemon=True)
         self.thread.start()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Frame | None]:
         while not self.ended.is_set():
             with self.fresh:
-                self.fresh.wait_for(lambda: self.newest is not None or self.ended.is_set(), timeout=0.5)
+                self.fresh.wait_for(lambda: self.newest is not None or self.ended.is_set(), timeout=0.1)
                 frame, self.newest = self.newest, None
-            if frame is not None:
-                yield frame
+            yield frame
+        if self.error is not None:
+            raise self.error
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +77,13 @@ class Live:
         self.thread.join(2 * STALLED)
 
     def _capture(self, video: cv2.VideoCapture) -> None:
+        try:
+            self._read(video)
+        except BaseException as error:  # of a picture or of `report`: it is whoever takes the frames who learns of it
+            self.error = error
+            self.ended.set()
+
+    def _read(self, video: cv2.VideoCapture) -> None:
         wait, number = FIRST_WAIT, 0
         while not self.ended.is_set():
             good, picture = video.read()
@@ -101,7 +110,7 @@ class Live:
 def is_live(source: str | int | Path) -> bool:
     """Whether a source is a camera or a stream, which has no end; not a file, nor one that a web server hands out.
 
-    ValueError where it is a file that does not exist, or cannot be opened.
+    ValueError where it cannot be opened.
     """
     if is_camera(source) or not str(source).startswith(("http://", "https://")):
         return is_camera(source) or "://" in str(source)
@@ -112,24 +121,24 @@ def is_live(source: str | int | Path) -> bool:
 
 
 def name_of(source: str | int | Path) -> str:
-    """What a source is called in messages: without the password that its URL may have."""
-    return f"camera {source}" if str(source).isdigit() else re.sub(r"//[^/@]*@", "//", str(source))
+    """What a source is called in messages: without the user, password and query that its URL may have."""
+    if is_camera(source):
+        return f"camera {source}"
+    return re.sub(r"//[^/]*@", "//", str(source)).split("?")[0] if "://" in str(source) else str(source)
 
 
 def is_camera(source: str | int | Path) -> bool:
-    """Whether a source is a camera's index. ValueError where it is a file that does not exist."""
-    camera = str(source).isdigit()
-    if not camera and "://" not in str(source) and not Path(str(source)).exists():
-        raise ValueError(f"{source}: no such file")
-    return camera
+    """Whether a source is a camera's index."""
+    return str(source).isdigit()
 
 
 def open_video(source: str | int | Path) -> cv2.VideoCapture:
     """An open camera, file or stream. ValueError where there is none."""
-    camera = is_camera(source)
+    if not is_camera(source) and "://" not in str(source) and not Path(str(source)).exists():
+        raise ValueError(f"{source}: no such file")
     video = _capture_of(source)
     if not video.isOpened():
-        raise ValueError(f"{name_of(source)}: {'not there' if camera else 'expected a video'}")
+        raise ValueError(f"{name_of(source)}: {'not there' if is_camera(source) else 'expected a video'}")
     return video
 
 
@@ -138,7 +147,12 @@ def to_rgb(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
 
 
+def to_bgr(image: Tensor) -> np.ndarray:
+    """A (3, H, W) uint8 RGB image as OpenCV's (H, W, 3) BGR picture."""
+    return cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR)
+
+
 def _capture_of(source: str | int | Path) -> cv2.VideoCapture:
     if "://" in str(source):
         return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, LIMITS)
-    return cv2.VideoCapture(int(str(source)) if str(source).isdigit() else str(source))
+    return cv2.VideoCapture(int(str(source)) if is_camera(source) else str(source))

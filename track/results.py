@@ -42,7 +42,11 @@ class ResultWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.file.close()
+        try:
+            self.file.close()
+        except OSError:
+            if kind is None:  # else it is the error that was told already
+                raise
 
     def write(self, tracks: Tracks, frame: Frame) -> None:
         """Append a frame's tracks."""

@@ -65,18 +65,22 @@ class Session:
         """Who was seen, who crossed what and how long they stayed, in lines."""
         return self.scene.summary(self.categories)
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write heatmap.png and trajectories.png, and events.csv where there are lines or zones; the files' paths."""
+    def save(self, folder: Path, tag: str = "") -> list[Path]:
+        """Write heatmap.png and trajectories.png, and events.csv where there are lines or zones, with `tag` in their
+        names; returns the paths. ValueError where they cannot be written."""
         if self.last is None:
             return []
         image, files = self.last.image, []
-        files.append(save_image(folder / "heatmap.png", draw_heat(image, self.scene.heatmap)))
-        files.append(save_image(folder / "trajectories.png", self.paths.over(image)))
+        files.append(save_image(folder / f"heatmap{tag}.png", draw_heat(image, self.scene.heatmap)))
+        files.append(save_image(folder / f"trajectories{tag}.png", self.paths.over(image)))
         if self.events or borders_of(self.scene):
-            files.append(folder / "events.csv")
+            files.append(folder / f"events{tag}.csv")
             rows = [(f"{e.time:.3f}", e.id, self.categories[e.label], e.kind, e.name, e.direction) for e in self.events]
-            with files[-1].open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([("time", "id", "class", "kind", "name", "direction"), *rows])
+            try:
+                with files[-1].open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file).writerows([("time", "id", "class", "kind", "name", "direction"), *rows])
+            except OSError as error:
+                raise ValueError(f"{files[-1]}: expected a file that can be written ({error.strerror})") from error
         return files
 
 

@@ -12,13 +12,16 @@ from typing import Self, TypeVar, cast
 
 import av
 import cv2
+from av.error import FFmpegError
+from av.video.frame import PictureType
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from track.live import Live, is_camera, is_live, name_of, open_video, to_rgb
+from track.live import Live, is_live, name_of, open_video, to_bgr, to_rgb
 from track.mot import image_files
 from track.structures import Frame
 
+FRAGMENT = 2.0  # seconds
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 AT_ONCE = {"movflags": "+faststart"}  # its index comes first, a browser plays it while it loads
 
@@ -79,7 +82,6 @@ def ahead(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
 
 def frame_count(source: str | int | Path) -> int | None:
     """How many frames a file or folder says it has; None for a camera or stream. ValueError where there is no such."""
-    is_camera(source)
     if Path(str(source)).is_dir():
         return len(image_files(Path(str(source))))
     count = 0 if is_live(source) else int(_property(source, cv2.CAP_PROP_FRAME_COUNT))
@@ -88,8 +90,7 @@ def frame_count(source: str | int | Path) -> int | None:
 
 def frame_rate(source: str | int | Path) -> float:
     """Frames a second of a video file; 30 where it does not say."""
-    rate = 0.0 if is_live(source) or Path(str(source)).is_dir() else _property(source, cv2.CAP_PROP_FPS)
-    return rate if 0 < rate < 1000 else 30.0
+    return _plausible(0.0 if is_live(source) or Path(str(source)).is_dir() else _property(source, cv2.CAP_PROP_FPS))
 
 
 class VideoWriter:
@@ -105,14 +106,15 @@ class VideoWriter:
     def __init__(self, path: str | Path, frame_rate: float = 30.0) -> None:
         self.path, self.step = Path(path), 1 / frame_rate
         self.last, self.count, self.failed = -self.step, 0, False
+        self.key = -FRAGMENT  # when the last key frame was, which begins a fragment
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = av.open(str(self.path), "w", format="mp4", options=FRAGMENTS)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: expected a file that can be written ({error})") from error
         self.stream = self.file.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
-        self.stream.options = {"preset": "veryfast"}
-        self.stream.pix_fmt, self.stream.codec_context.gop_size = "yuv420p", round(2 * frame_rate)
+        self.stream.options = {"preset": "veryfast", "forced-idr": "1", "bf": "0"}
+        self.stream.pix_fmt = "yuv420p"
         self.stream.codec_context.time_base = Fraction(1, 90_000)
 
     def __enter__(self) -> Self:
@@ -132,17 +134,21 @@ class VideoWriter:
         picture = av.VideoFrame.from_ndarray(image[:, :height, :width].permute(1, 2, 0).contiguous().numpy(), "rgb24")
         self.last = max(self.last + 1e-3, time) if time is not None else self.last + self.step
         picture.pts, picture.time_base = round(self.last * 90_000), Fraction(1, 90_000)
+        if self.last >= self.key + FRAGMENT:
+            self.key, picture.pict_type = self.last, PictureType.I
         self._mux(picture)
         self.count += 1
 
     def close(self) -> None:
         """Flush and finish the file; a second call does nothing."""
-        if self.count and not self.failed:
-            self._mux(None)
         try:
-            self.file.close()
-        except OSError as error:
-            self._fail(error)
+            if self.count and not self.failed:
+                self._mux(None)
+        finally:
+            try:
+                self.file.close()
+            except FFmpegError as error:
+                self._fail(error)
         if self.count and not self.failed:
             self._one_piece()
         self.count = 0
@@ -150,10 +156,10 @@ class VideoWriter:
     def _mux(self, picture: av.VideoFrame | None) -> None:
         try:
             self.file.mux(self.stream.encode(picture))
-        except OSError as error:
+        except FFmpegError as error:
             self._fail(error)
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: FFmpegError) -> None:
         if not self.failed:
             self.failed = True
             reason = error.strerror or error
@@ -173,7 +179,7 @@ class VideoWriter:
                         packet.stream = stream
                         new.mux(packet)
             whole.replace(self.path)
-        except OSError:
+        except (OSError, FFmpegError):
             whole.unlink(missing_ok=True)
 
 
@@ -184,7 +190,7 @@ def save_image(path: str | Path, image: Tensor) -> Path:
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if cv2.imwrite(str(path), cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR)):
+        if cv2.imwrite(str(path), to_bgr(image)):
             return Path(path)
     except (OSError, cv2.error) as error:
         raise ValueError(f"{path}: expected a picture that can be written ({error})") from error
@@ -193,8 +199,7 @@ def save_image(path: str | Path, image: Tensor) -> Path:
 
 def to_jpeg(image: Tensor) -> bytes:
     """A (3, H, W) uint8 RGB image as a JPEG file's contents."""
-    picture = cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR)
-    return bytes(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+    return bytes(cv2.imencode(".jpg", to_bgr(image), [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
 
 
 def _images(files: list[Path], rate: float, report: Callable[[str], None] | None) -> Iterator[Frame]:
@@ -208,12 +213,12 @@ def _images(files: list[Path], rate: float, report: Callable[[str], None] | None
 
 def _newest(source: str | int | Path, report: Callable[[str], None] | None) -> Iterator[Frame]:
     with Live(str(source), report) as live:
-        yield from live
+        yield from (frame for frame in live if frame is not None)
 
 
 def _file(source: str | int | Path, report: Callable[[str], None] | None) -> Iterator[Frame]:
     video = open_video(source)
-    count, rate = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), frame_rate(source)
+    count, rate = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))), _plausible(video.get(cv2.CAP_PROP_FPS))
     number, last = 0, -1.0
     try:
         while True:
@@ -234,6 +239,10 @@ def _file(source: str | int | Path, report: Callable[[str], None] | None) -> Ite
 
 def _refuse(line: str) -> None:
     raise ValueError(line)
+
+
+def _plausible(rate: float) -> float:
+    return rate if 0 < rate < 1000 else 30.0
 
 
 def _property(source: str | int | Path, name: int) -> float:

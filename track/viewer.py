@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import rerun as rr
 import rerun.blueprint as rrb
@@ -18,8 +19,10 @@ from track.association import Candidates
 from track.draw import Colour, colour_of
 from track.structures import Frame, Tracks
 from track.tracker import Reasons
+from track.window import has_display
 
 BEST, SIGMAS, JPEG_QUALITY = 3, 2.0, 75  # affinities in a label; from a predicted edge to the uncertain one
+STARTING = 20  # seconds at most
 GREY: Colour = (170, 170, 170)
 
 
@@ -36,7 +39,7 @@ class Viewer:
         self.recording.set_log_tick_enabled(False)
         try:
             _spawn(self.recording) if path is None else self.recording.save(path, _layout())
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise ValueError(f"viewer: {str(error).strip().splitlines()[0]}") from error
 
     def write(self, frame: Frame, tracks: Tracks, reasons: Reasons, categories: Sequence[str]) -> None:
@@ -62,12 +65,14 @@ class Viewer:
 
 
 def _spawn(recording: rr.RecordingStream) -> None:
-    """Start the viewer that is installed beside this Python, and wait until it answers."""
-    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
+    """Start the viewer that is installed beside this Python, for this machine alone, and wait until it answers."""
+    if not has_display():
         raise RuntimeError("no display to open rerun on; a file.rrd needs none")
-    program = shutil.which("rerun", path=str(Path(sys.executable).parent))
-    rr.spawn(executable_path=program, default_blueprint=_layout(), recording=recording)
-    recording.flush(timeout_sec=10)
+    program = shutil.which("rerun", path=str(Path(sys.executable).parent)) or "rerun"
+    silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    subprocess.Popen([program, "--bind", "127.0.0.1", "--hide-welcome-screen"], **silent)  # rr.spawn binds to 0.0.0.0
+    recording.connect_grpc(default_blueprint=_layout())
+    recording.flush(timeout_sec=STARTING)
 
 
 def _layout() -> rrb.Blueprint:

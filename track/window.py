@@ -8,8 +8,15 @@ import sys
 import cv2
 from torch import Tensor
 
+from track.live import to_bgr
+
 NO_DISPLAY = "no display to open a window on: give output=FILE.mp4"
 ESCAPE = "\x1b"
+
+
+def has_display() -> bool:
+    """Whether there is a screen to open a window on, as far as can be told."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 class Window:
@@ -23,16 +30,16 @@ class Window:
         self.clicks: list[tuple[int, int]] = []
 
     def show(self, image: Tensor, seconds: float = 0.0) -> str:
-        """Show a (3, H, W) uint8 RGB image for at least so long; returns the key that was pressed, "" for none, and
+        """Show a (3, H, W) uint8 RGB image for so long, or until a key is pressed; returns the key, "" for none, and
         Escape where the window was closed. ValueError where there is no display."""
-        if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        if not has_display():
             raise ValueError(NO_DISPLAY)  # Qt would abort the process
         try:
             if not self.opened:
                 cv2.namedWindow(self.title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
                 cv2.setMouseCallback(self.title, self._mouse)
             self.opened = True
-            cv2.imshow(self.title, cv2.cvtColor(image.permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2BGR))
+            cv2.imshow(self.title, to_bgr(image))
             key = cv2.waitKey(max(1, round(1000 * seconds)))
             closed = cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) < 1
         except cv2.error as error:
