@@ -9,7 +9,8 @@ Ratios to a public tracker in the same run are worth comparing, milliseconds on 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -26,10 +27,12 @@ from torchvision.ops import box_iou
 
 from track.calibration import calibrated
 from track.detector import Detector, build, load_detector
+from track.draw import Trails, draw
 from track.mot import Sequence, find_sequences
+from track.results import ResultWriter
 from track.structures import Detections
 from track.tracker import Tracker
-from track.video import ahead, frames
+from track.video import VideoWriter, ahead, frames
 
 Follow = Callable[[Sequence, list[Detections]], None]
 PEER = "ByteTrack (trackers)"
@@ -76,22 +79,21 @@ def ours(tracker: Tracker) -> Follow:
 
 
 def from_pixels(cfg: DictConfig) -> None:
-    """Print the milliseconds of both pipelines, how their boxes agree, and what ours spends on what."""
+    """Print the milliseconds of both pipelines, how their boxes agree, and what comes after the detector."""
     both = beside(cfg)
     show(both.costs, EAGER)
     print(f"torchvision's boxes that are there again, IoU 0.99 and scores within 0.01: {both.again} of {both.boxes}")
-    print(f"tracking takes {100 * both.spent['tracking'] / both.spent['detector']:.1f} % of the detector's time")
+    print(", ".join(f"{name} {value:.1f} ms" for name, value in afterwards(cfg).items()))
 
 
 @dataclass(frozen=True)
 class Beside:
     """Both pipelines on the same frames. costs: milliseconds a frame of each. boxes: how many the plain one found;
-    again: how many of them ours found too. spent: the seconds of each part of ours. parameters: of the detector."""
+    again: how many of them ours found too. parameters: of the detector."""
 
     costs: dict[str, float]
     boxes: int
     again: int
-    spent: dict[str, float]
     parameters: int
 
 
@@ -108,7 +110,7 @@ def beside(cfg: DictConfig) -> Beside:
     else:
         plain = load_detector(cfg.detector.checkpoint)[1]
     plain, tracker = plain.to(detector.device), instantiate(cfg.trackers.gru)
-    runs: dict[str, Callable[[], Any]] = {
+    runs: dict[str, Callable[[], list[Detections]]] = {
         EAGER: lambda: eager(cfg, plain, detector),
         OURS: lambda: pipeline(cfg, detector, tracker),
     }
@@ -117,14 +119,14 @@ def beside(cfg: DictConfig) -> Beside:
     for _ in range(cfg.repeats):
         for name, run in runs.items():
             start = time.perf_counter()
-            seen[name], spent = run()
+            seen[name] = run()
             costs.setdefault(name, []).append(1e3 * (time.perf_counter() - start) / len(seen[name]))
     medians = {name: median(values) for name, values in costs.items()}
     count = sum(map(len, seen[EAGER]))
-    return Beside(medians, count, agreement(*seen.values()), spent, sum(one.numel() for one in plain.parameters()))
+    return Beside(medians, count, agreement(*seen.values()), sum(one.numel() for one in plain.parameters()))
 
 
-def eager(cfg: DictConfig, network: Any, detector: Detector) -> tuple[list[Detections], dict[str, float]]:
+def eager(cfg: DictConfig, network: Any, detector: Detector) -> list[Detections]:
     """The plain loop: read, detect, follow, one after another. Scores as our detector scales them."""
     import supervision
     import trackers
@@ -138,23 +140,39 @@ def eager(cfg: DictConfig, network: Any, detector: Detector) -> tuple[list[Detec
         seen.append(Detections(found["boxes"], scores, found["labels"])[kept])
         boxes, scores = seen[-1].boxes.numpy(), seen[-1].scores.numpy()
         tracker.update(supervision.Detections(xyxy=boxes, confidence=scores, class_id=np.zeros(len(boxes), int)))
-    return seen, {}
+    return seen
 
 
-def pipeline(cfg: DictConfig, detector: Detector, tracker: Tracker) -> tuple[list[Detections], dict[str, float]]:
-    """Ours, with the seconds that the loop waited for detections and spent on tracking."""
-    seen, spent = [], {"detector": 0.0, "tracking": 0.0}
+def pipeline(cfg: DictConfig, detector: Detector, tracker: Tracker) -> list[Detections]:
+    """Ours, as scripts/predict.py does it."""
+    seen = []
     tracker.reset()
     pictures = ((frame.image, frame.time) for frame in islice(ahead(frames(str(cfg.source))), cfg.frames))
-    found, start = iter(look(pictures, detector)), time.perf_counter()
-    while (one := next(found, None)) is not None:
-        between = time.perf_counter()
-        seen.append(one[2])
-        tracker.update(one[2], one[1])
-        spent["detector"] += between - start
-        start = time.perf_counter()
-        spent["tracking"] += start - between
-    return seen, spent
+    for _, moment, found in look(pictures, detector):
+        seen.append(found)
+        tracker.update(found, moment)
+    return seen
+
+
+def afterwards(cfg: DictConfig) -> dict[str, float]:
+    """Milliseconds a frame of what the demo does when the detector is done: tracking, drawing, H.264 and CSV."""
+    detector, tracker, trails = instantiate(cfg.detector, _convert_="all"), instantiate(cfg.trackers.gru), Trails()
+    folder, spent = Path(str(cfg.output_dir)), dict.fromkeys(("tracking", "drawing", "writing"), 0.0)
+    video, table = VideoWriter(folder / "benchmark.mp4"), ResultWriter(folder / "benchmark.csv", detector.categories)
+    with video, table:
+        for frame in islice(frames(str(cfg.source)), cfg.frames):
+            found = detector(frame.image)
+            moments = [time.perf_counter()]
+            tracks = tracker.update(found, frame.time)
+            moments.append(time.perf_counter())
+            trails.add(tracks)
+            picture = draw(frame.image, tracks, trails)
+            moments.append(time.perf_counter())
+            video.write(picture, frame.time)
+            table.write(tracks, frame)
+            moments.append(time.perf_counter())
+            spent = {name: spent[name] + b - a for name, (a, b) in zip(spent, pairwise(moments), strict=True)}
+    return {name: 1e3 * seconds / frame.number for name, seconds in spent.items()}
 
 
 def agreement(theirs: list[Detections], ours: list[Detections]) -> int:

@@ -1,9 +1,11 @@
-"""The eight lines that README and the package docstring show are a program that runs."""
+"""The programs that README, docs and the package docstring show are programs that run."""
 
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +13,8 @@ import track
 from track.detector import Detector, build, save_detector
 from track.video import VideoWriter
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+HOME = Path(__file__).parent.parent
+README = (HOME / "README.md").read_text()
 PROGRAMS = {
     "readme": re.search(r"```python\n(.*?)```", README, re.DOTALL)[1],  # type: ignore[index]
     "docstring": textwrap.dedent(re.search(r"(    from track .*?)\n\n", track.__doc__ or "", re.DOTALL)[1]),  # type: ignore[index]
@@ -34,3 +37,34 @@ def test_the_eight_lines_run_as_printed(place: str, tmp_path: Path, monkeypatch:
     assert len(program.strip().splitlines()) <= 8
     exec(program, {"show": shown.append})
     assert [picture.shape for picture in shown] == [(3, 64, 96)] * 5
+
+
+def blocks(name: str) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", (HOME / "docs" / name).read_text(), re.DOTALL))
+
+
+def test_boxes_of_other_libraries_come_in_and_go_out() -> None:
+    supervision = pytest.importorskip("supervision")
+    shown: dict[str, Any] = {}
+    exec(blocks("detector.md"), shown)
+    assert shown["tracks"].ids.tolist() == [1]
+    boxes = np.array([[10.0, 20, 50, 120], [200, 20, 240, 120]])
+    given = supervision.Detections(boxes, confidence=np.array([0.9, 0.8]), class_id=np.array([1, 1]))
+    tracks = track.Tracker().update(shown["from_supervision"](given), time=0.0)
+    back = shown["to_supervision"](tracks)
+    np.testing.assert_allclose(back.xyxy, boxes, atol=0.5)
+    assert back.tracker_id.tolist() == [1, 2]
+
+
+def test_a_result_file_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{n + 1},1,{900 + n},500,40,100,0.9,-1,-1,-1" for n in range(100)]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/MOT17-02.txt").write_text("\n".join(rows) + "\n")
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("demo.md"), {})
+    assert capsys.readouterr().out.splitlines() == [
+        "person: 1 so far, 0 now",
+        "line door: 1 entered (1 person), 0 left",
+    ]

@@ -213,3 +213,16 @@ def test_evaluate_judges_detections(streets: Path, tmp_path: Path) -> None:
     assert rows["sequence"] == "AP,AP50,recall,precision"
     assert [float(value) for value in rows["OVERALL"].split(",")] == pytest.approx([100] * 4, abs=0.01)
     assert (tmp_path / "out/metrics-detections.png").stat().st_size > 5000
+
+
+def test_benchmark_says_how_fast_and_whether_the_boxes_are_the_same(streets: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trackers")
+    options = ["detections=null", "frames=6", "repeats=1", "output_dir=out", detector_file(tmp_path)]
+    done = call("benchmark", f"source={streets / 'street-04-00/img1'}", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again, boxes = map(int, re.search(r"scores within 0.01: (\d+) of (\d+)", done.stdout).groups())  # type: ignore[union-attr]
+    assert 0.9 * boxes < again <= boxes  # of random weights, in which many scores are nearly equal
+    ratios = re.findall(r"(?:ByteTrack \(trackers\)|this project) +[\d.]+ +([\d.]+)", done.stdout)
+    assert ratios[0] == "1.00"
+    assert 0 < float(ratios[1]) < 20
+    assert re.search(r"^tracking [\d.]+ ms, drawing [\d.]+ ms, writing [\d.]+ ms$", done.stdout, re.MULTILINE)
