@@ -129,3 +129,12 @@ def test_scores_are_given_on_the_scale_of_the_file(tmp_path: Path) -> None:
     torch.testing.assert_close(other.logit() - 0.5, 2 * (best.logit() - 0.5), atol=1e-3, rtol=0)
     assert len(scaled(IMAGE)) > 0
     assert scaled(IMAGE).scores.min() >= 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("ssdlite320_mobilenet_v3_large", 4), ("fcos_mobilenet_v2_fpn", 1), ("small_fcos", 4)]
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a CPU")
+def test_small_pictures_are_detected_several_at_once(name: str, size: int) -> None:
+    assert Detector(name, weights=None).batch_size == size
+    assert Detector(name, weights=None, batch_size=2).batch_size == 2

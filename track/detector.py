@@ -20,6 +20,7 @@ from track.inference import streamline
 from track.runtime import export
 from track.structures import Detections
 
+SMALL = 320  # pixels of a picture's shorter side, of which a CPU takes several at once
 SCALE = 1.0, 0.0  # of the scores' log-odds, slope and offset: as they are
 OWN = {"small_fcos": small_fcos, "fcos_mobilenet_v2_fpn": fcos_mobilenet_v2_fpn}
 SHIPPED = {"fcos_mobilenet_v2_fpn": Path(__file__).parent / "weights" / "pedestrians.safetensors"}
@@ -34,9 +35,9 @@ class Detector:
     checkpoint: a file of `save_detector`, which also says name and categories, in place of both. network: in place of
     all three any module that takes and gives what torchvision's do, with its categories (labels are indices of them, 0
     is the background). classes: the categories to keep, by name. min_score: boxes below it are dropped. batch_size: how
-    many pictures of a file the commands give it at once. autocast: compute in bfloat16 where torch does so, faster on
-    what has it, less exact. onnx: on a CPU compute in ONNX Runtime (the extra `onnx`), the same boxes sooner, after
-    some seconds of preparation for each size of picture.
+    many pictures of a file the commands give it at once; None for what is fastest. autocast: compute in bfloat16 where
+    torch does so, faster on what has it, less exact. onnx: on a CPU compute in ONNX Runtime (the extra `onnx`), the
+    same boxes sooner, after some seconds of preparation for each size of picture.
     ValueError, in one line, for a name, class or file that does not fit.
     """
 
@@ -49,11 +50,11 @@ class Detector:
         min_score: float = 0.1,
         network: nn.Module | None = None,
         categories: Sequence[str] = ("__background__", "person"),
-        batch_size: int = 4,
+        batch_size: int | None = None,
         autocast: bool = False,
         onnx: bool = False,
     ) -> None:
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"detector.batch_size: expected 1 or more, got {batch_size}")
         self.scale = SCALE
         checkpoint = checkpoint or _shipped(name, weights)
@@ -74,7 +75,8 @@ class Detector:
             self.meaning = torch.tensor(streamline(self.network, self.labels.tolist(), raw.sigmoid().item()))
         if onnx and network is None and self.device.type == "cpu":
             export(self.network)
-        self.min_score, self.batch_size, self.autocast = min_score, batch_size, autocast
+        self.min_score, self.autocast = min_score, autocast
+        self.batch_size = batch_size or _batch_size(self.network, self.device)
 
     def __call__(self, image: Tensor) -> Detections:
         """Detections in a (3, H, W) uint8 RGB image, boxes inside it, labels as indices of `categories`."""
@@ -142,6 +144,12 @@ def load_detector(path: str | Path) -> tuple[str, nn.Module, list[str], tuple[fl
     network, options = load(path, "detector", lambda name, categories, scale=SCALE: build(name, None, categories)[0])
     slope, offset = options.get("scale", SCALE)
     return options["name"], network, options["categories"], (float(slope), float(offset))
+
+
+def _batch_size(network: nn.Module, device: torch.device) -> int:
+    """A CPU's caches are too small for several large pictures."""
+    sides = getattr(getattr(network, "transform", None), "min_size", ())
+    return 4 if device.type != "cpu" or (sides and max(sides) <= SMALL) else 1
 
 
 def _shipped(name: str, weights: str | None) -> Path | None:
