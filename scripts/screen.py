@@ -69,7 +69,10 @@ class Screen:
 
     def wait(self) -> bool:
         """Show the last picture a moment longer, since there is no new one; False to quit."""
-        return self.window.show(self.picture, BLINK) not in ("q", ESCAPE)
+        key = self.window.show(self._with_notes(self.picture), BLINK)
+        self._draw_on()
+        self._press(key, self.picture)
+        return key not in ("q", ESCAPE)
 
     def _press(self, key: str, picture: Tensor) -> None:
         actions = {

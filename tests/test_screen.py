@@ -121,6 +121,16 @@ def test_a_pause_holds_the_picture_until_it_is_over(person: Person) -> None:
 
 
 @needed
+def test_keys_are_heard_while_a_stream_has_no_new_frame(person: Person) -> None:
+    done = person.press("key", "t", "sleep", "0.5", "key", "q")
+    end = time.monotonic() + 20
+    while person.screen.wait():
+        assert time.monotonic() < end
+    assert not person.screen.session.trailing
+    assert done.wait(5) == 0
+
+
+@needed
 def test_lines_and_zones_are_clicked_and_cleared(person: Person) -> None:
     where = subprocess.run(
         ["xdotool", "search", "--onlyvisible", "--name", "^track$", "getwindowgeometry", "--shell"],
