@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from track.draw import Paths, Trails, colour_of, draw
@@ -16,6 +17,16 @@ def test_a_box_is_drawn_in_its_ids_colour_and_the_input_stays() -> None:
     assert tuple(picture[:, 100, 55].tolist()) == colour_of(7)
     assert tuple(picture[:, 75, 55].tolist()) == (90, 90, 90)
     assert (IMAGE == 90).all()
+
+
+def test_a_caption_at_the_right_edge_is_pushed_inside() -> None:
+    tracks = Tracks.from_rows([[150, 60, 158, 100, 0.9, 1, 7]])
+    picture = draw(IMAGE, tracks, captions=["person 7"])
+    is_ink = (picture == torch.tensor(colour_of(7))[:, None, None]).all(0)
+    assert is_ink[48:58].any(0).nonzero().min() < 110  # its box begins far left of the person
+    whole = draw(torch.nn.functional.pad(IMAGE, (0, 100)), tracks, captions=["person 7"])
+    whole_ink = (whole == torch.tensor(colour_of(7))[:, None, None]).all(0)
+    assert is_ink[:59].sum() == pytest.approx(int(whole_ink[:59].sum()), rel=0.1)
 
 
 def test_neighbouring_ids_have_colours_far_apart() -> None:

@@ -152,10 +152,10 @@ def _trail(canvas: np.ndarray, points: list[tuple[float, float]], colour: Colour
 
 
 def _label(canvas: np.ndarray, text: str, left: int, bottom: int, colour: Colour, unit: int) -> None:
-    """Text on a filled box that stands on (left, bottom), pushed inside the picture at its top."""
+    """Text on a filled box that stands on (left, bottom), pushed inside the picture."""
     scale = 0.4 * unit
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, unit)
-    bottom = max(bottom, height + 4 * unit)
+    bottom, left = max(bottom, height + 4 * unit), max(0, min(left, canvas.shape[1] - width - 4 * unit))
     cv2.rectangle(canvas, (left, bottom - height - 4 * unit), (left + width + 4 * unit, bottom), colour, cv2.FILLED)
     ink = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
     where = left + 2 * unit, bottom - 2 * unit
