@@ -45,13 +45,14 @@ def demo(cfg: DictConfig) -> None:
     """Run the demo of a composed config; what was written and counted is kept, however it ends."""
     if cfg.source is None:
         raise ValueError("source: expected a webcam's index, a video file, a folder of images or a URL")
+    drawn = borders(cfg)
     output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
     files = [str(file) for file in output if file is not None]
     folder = Path(str(cfg.output_dir))
     with ExitStack() as stack:
         feed = stack.enter_context(Feed(str(cfg.source)))
         detect, categories = detector_of(cfg)
-        session = Session(detect, instantiate(cfg.tracker), categories, **borders(cfg))
+        session = Session(detect, instantiate(cfg.tracker), categories, **drawn)
         writers = [writer(stack, Path(file), feed.rate, categories) for file in files]
         if cfg.viewer not in (None, "window"):
             writers.append(viewer(str(cfg.viewer), session))
@@ -148,9 +149,10 @@ def borders(cfg: DictConfig) -> dict[str, Any]:
     for key, example in {"lines": "{door: [320,480,320,0]}", "zones": "{queue: [[0,200],[200,200],[200,480]]}"}.items():
         if not isinstance(given[key] or {}, dict):
             raise ValueError(f"{key}: expected names, as in {key}={example}, got {given[key]}")
-    if not isinstance(given["metres_per_pixel"] or 1.0, int | float):
-        raise ValueError(f"metres_per_pixel: expected a number, got {given['metres_per_pixel']}")
-    found = {"lines": given["lines"], "zones": given["zones"], "scale": given["metres_per_pixel"]}
+    scale = given["metres_per_pixel"]
+    if scale is not None and not (isinstance(scale, int | float) and 0 < scale < float("inf")):
+        raise ValueError(f"metres_per_pixel: expected a positive number, got {scale}")
+    found = {"lines": given["lines"], "zones": given["zones"], "scale": scale}
     Scene((16, 9), found["lines"] or {}, found["zones"] or {}, found["scale"])  # refused now, what is wrong with them
     return found
 

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -20,6 +20,7 @@ import torch
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
@@ -55,7 +56,7 @@ def serve(cfg: DictConfig, borders: Mapping[str, Any]) -> None:
     where = {"server_name": cfg.host, "server_port": cfg.port or None, "max_file_size": f"{cfg.upload_limit}mb"}
     with tempfile.TemporaryDirectory(prefix="track-") as folder, ExitStack() as stack:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "cache")
-        page = Page(cfg, borders, Path(folder))
+        page = Page(cfg, Choices(cfg), borders, Path(folder))
         stack.callback(page.close)
         blocks = build(page).queue(default_concurrency_limit=None)
         stack.callback(blocks.close)
@@ -90,7 +91,7 @@ class Choices:
 
     def _load(self, name: str, classes: tuple[str, ...]) -> tuple[Callable[[Frame], Detections], list[str]]:
         node = self.nodes["detector"][name]
-        detector: Detector = instantiate(node, classes=list(classes), _convert_="all")
+        detector: Detector = made(node, classes=list(classes), _convert_="all")
 
         def detect(frame: Frame) -> Detections:
             with self.looking:  # visitors in turns, instead of all of them slowly
@@ -123,11 +124,13 @@ class Visit:
         self.rate: float | None = None  # of the video to write
         self.filming, self.began, self.taken = -1, 0.0, 0  # the webcam's turn, its first picture's time, and how many
         self.note = ""
-        self.uploads: list[Path] = []
+        self.uploads: set[Path] = set()
 
     def begin(self, rate: float | None = None) -> int:
         """Play something, of which a video is written where a rate (frames a second) is given; returns its turn."""
         with self.lock:
+            if self.closed:
+                return -1
             self.turn, self.playing, self.rate, self.note = self.turn + 1, True, rate, ""
             return self.turn
 
@@ -164,18 +167,19 @@ class Visit:
     def results(self) -> list[str]:
         """The files so far: tracks, pictures and videos."""
         with self.lock:
+            if self.closed:
+                return []
             self._save()
             kinds = (*KINDS, ".png", ".mp4")
             return sorted(str(f) for f in self.folder.iterdir() if f.suffix in kinds and f.stat().st_size)
 
     def close(self) -> None:
-        """End it and delete its files."""
-        self.turn += 1
-        with self.lock:
-            self.closed = True
+        """End it and delete its files; its uploads may be others' too."""
+        self.turn += 1  # whoever plays stops, and lets go of the lock
+        with self.lock, suppress(ValueError):
+            self.turn, self.closed = self.turn + 1, True
             self.stack.close()
-        for path in (self.folder, *self.uploads):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _step(self, frame: Frame) -> Tensor:
         wanted = self.turn, *(str(self.chosen[key]) for key in ("detector", "tracker", "classes"))
@@ -195,7 +199,7 @@ class Visit:
     def _begin(self) -> None:
         self._finish()
         detect, categories = self.choices.detector(self.chosen["detector"], self.chosen["classes"])
-        tracker = instantiate(self.choices.nodes["tracker"][self.chosen["tracker"]])
+        tracker = made(self.choices.nodes["tracker"][self.chosen["tracker"]])
         self.session, self.parts = Session(detect, tracker, categories, **self.borders), self.parts + 1
         files = [self.folder / f"tracks-{self.parts}{kind}" for kind in KINDS]
         self.writers = [self.stack.enter_context(ResultWriter(file, categories)) for file in files]
@@ -206,33 +210,37 @@ class Visit:
         self.moments = deque([time.monotonic()], maxlen=30)
 
     def _finish(self) -> None:
-        self._save()
-        self.stack.close()
         self.using = ()
+        try:
+            self._save()
+        finally:
+            self.stack.close()
 
     def _save(self) -> None:
-        if self.session is not None and self.parts:
+        if self.session is not None:
             self.session.save(self.folder, f"-{self.parts}")
 
 
 class Page:
     """The visits of all tabs, and what gradio calls for them."""
 
-    def __init__(self, cfg: DictConfig, borders: Mapping[str, Any], folder: Path) -> None:
-        self.cfg, self.borders, self.folder, self.choices = cfg, borders, folder, Choices(cfg)
+    def __init__(self, cfg: DictConfig, choices: Choices, borders: Mapping[str, Any], folder: Path) -> None:
+        self.cfg, self.choices, self.borders, self.folder = cfg, choices, borders, folder
         self.visits: dict[str, Visit] = {}
 
     def close(self) -> None:
         """Every tab is over."""
         for name in list(self.visits):
-            self.visits.pop(name).close()
+            self._close(name)
 
     def enter(self, request: gradio.Request) -> None:
         """A tab was opened."""
         if len(self.visits) >= VISITS:
             raise refusal("there are too many visitors: try again later")
         folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder))
-        self.visits[str(request.session_hash)] = Visit(self.choices, self.borders, folder)
+        visit = self.visits[str(request.session_hash)] = Visit(self.choices, self.borders, folder)
+        with refusals():  # loaded now: a webcam that gets no answer for long is given up
+            self.choices.detector(visit.chosen["detector"], visit.chosen["classes"])
 
     def visit(self, request: gradio.Request) -> Visit:
         """The tab's that asks."""
@@ -242,32 +250,39 @@ class Page:
 
     def leave(self, request: gradio.Request) -> None:
         """A tab was closed."""
-        if visit := self.visits.pop(str(request.session_hash), None):
+        self._close(str(request.session_hash))
+
+    def _close(self, name: str) -> None:
+        if visit := self.visits.pop(name, None):
             visit.close()
+            for file in visit.uploads.difference(*(other.uploads for other in list(self.visits.values()))):
+                file.unlink(missing_ok=True)
 
     def choose(self, request: gradio.Request, detector: str, classes: list[str], *others: Any) -> Any:
         """A control was moved; the classes are those that the detector knows."""
         known = self.choices.categories(detector)
         kept = [one for one in classes if one in known] or [min(known, key=lambda one: one != "person")]
+        with refusals():
+            self.choices.detector(detector, kept)
         self.visit(request).chosen = dict(zip(CONTROLS, (detector, kept, *others), strict=True))
         return gradio.update(choices=known, value=kept)
 
     def webcam(self, picture: np.ndarray | None, request: gradio.Request) -> tuple[Any, Any]:
         """The newest picture of the visitor's webcam, tracked; its time is when it came."""
         visit = self.visit(request)
-        try:
+        with refusals():
             drawn = None if picture is None else visit.film(torch.from_numpy(picture).permute(2, 0, 1))
-        except ValueError as error:
-            raise refusal(str(error)) from error
         return (gradio.skip(), gradio.skip()) if drawn is None else (shown(drawn), visit.counts())
+
+    def keep(self, file: str, request: gradio.Request) -> None:
+        """A video was uploaded; equal ones of several tabs are one file."""
+        self.visit(request).uploads.add(Path(file))
 
     def upload(self, file: str | None, request: gradio.Request) -> Iterator[tuple[str, str]]:
         """Track a video that was uploaded, and write it."""
         if file is None:
             raise refusal("choose a video first")
-        visit = self.visit(request)
-        visit.uploads.append(Path(file))
-        yield from self._watch(visit, file, Path(file).name)
+        yield from self._watch(self.visit(request), file, Path(file).name)
 
     def source(self, request: gradio.Request) -> Iterator[tuple[str, str]]:
         """Track what the server was started with, which visitors need not know the name of."""
@@ -276,11 +291,13 @@ class Page:
     def stop(self, request: gradio.Request) -> None:
         """Watch no further."""
         visit = self.visit(request)
-        visit.end(visit.turn)
+        with refusals():
+            visit.end(visit.turn)
 
     def results(self, request: gradio.Request) -> Any:
         """The tab's files."""
-        return gradio.update(value=self.visit(request).results(), visible=True)
+        with refusals():
+            return gradio.update(value=self.visit(request).results(), visible=True)
 
     def _watch(self, visit: Visit, source: str, name: str) -> Iterator[tuple[str, str]]:
         def called(line: str) -> str:
@@ -305,9 +322,9 @@ class Page:
             if last is not None:
                 yield shown(last), visit.counts()
         except ValueError as error:
+            with suppress(ValueError):
+                visit.end(turn)
             raise refusal(called(str(error))) from error
-        finally:
-            visit.end(turn)
 
 
 def moving(source: str, report: Callable[[str], None]) -> Iterator[Frame | None]:
@@ -315,8 +332,11 @@ def moving(source: str, report: Callable[[str], None]) -> Iterator[Frame | None]
     if not is_live(source):
         yield from frames(source, report=report)
         return
-    with Live(source, report) as live:
+    live = Live(source, report)
+    try:
         yield from live
+    finally:
+        live.ended.set()  # `close` would wait for the thread, and this may run on the server's event loop
 
 
 def build(page: Page) -> gradio.Blocks:
@@ -339,6 +359,7 @@ def build(page: Page) -> gradio.Blocks:
                     camera.stream(page.webcam, camera, [picture, counts], stream_every=EVERY, **QUIET)
                 with gradio.Tab("A video"):
                     file = gradio.File(label=f"At most {limit} MB; deleted with this tab", file_types=VIDEOS)
+                    file.upload(page.keep, file, None, **QUIET)
                     watching(page.upload, page, "Track it", file, [picture, counts])
                 if page.cfg.source is not None:
                     with gradio.Tab("This server's source"):
@@ -368,6 +389,23 @@ def watching(track: Callable[..., Any], page: Page, name: str, given: Any, shown
     with gradio.Row():
         gradio.Button(name, variant="primary").click(track, given, shown_in, **QUIET)
         gradio.Button("Stop").click(page.stop, None, None, **QUIET)
+
+
+def made(node: DictConfig, **options: Any) -> Any:
+    """What a config describes. ValueError, in place of Hydra's own error, where it refuses."""
+    try:
+        return instantiate(node, **options)
+    except InstantiationException as error:
+        raise ValueError(str(error.__cause__ or error).splitlines()[0]) from error
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Let the page show what is refused inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise refusal(str(error)) from error
 
 
 def refusal(line: str) -> gradio.Error:

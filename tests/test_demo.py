@@ -107,7 +107,10 @@ def test_rerun_gets_a_file(street: list[str], tmp_path: Path) -> None:
         (["source=video.mp4", "lines={door: [1,2]}", "output=o.csv"], "line door"),
         (["source=video.mp4", "lines=[320,480,320,0]", "output=o.csv"], "lines: expected names, as in lines={door: ["),
         (["web=true", "zones={queue: [[0,0],[1,1]]}"], "zone queue: expected three or more points"),
-        (["source=video.mp4", "metres_per_pixel=far", "output=o.csv"], "metres_per_pixel: expected a number, got far"),
+        (
+            ["source=video.mp4", "metres_per_pixel=far", "output=o.csv"],
+            "metres_per_pixel: expected a positive number, got far",
+        ),
         (["source=video.mp4", "output=1"], "output: 1: expected a name that ends with .mp4, .txt, "),
         (["source=video.mp4", "viewer=screen"], "viewer: expected window, rerun or a file.rrd, got screen"),
         (["source=video.mp4"], "no display"),

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from track.detector import build, names
-from track.inference import Merged, SmallRoIAlign, fold_batch_norms, streamline
+from track.inference import Merged, Packed, SmallRoIAlign, fold_batch_norms, pack, streamline
 
 CATEGORIES = ["__background__", "car", "dog", "person", "tree"]
 LABELS = [3, 1]
@@ -73,6 +73,21 @@ def test_roi_align_as_two_products_is_torchvisions() -> None:
     expected = pool(maps, boxes, [(320, 448)] * 2)
     assert expected.std() > 0.3
     torch.testing.assert_close(small(maps, boxes, [(320, 448)] * 2), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs a torch with oneDNN")
+def test_a_packed_layer_gives_the_same_sums_and_obeys_autocast() -> None:
+    head = nn.Sequential(nn.Linear(600, 40), nn.ReLU(), nn.Linear(40, 8)).eval().requires_grad_(False)
+    features = torch.randn(5, 600)
+    expected = head(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = head(features)
+    pack(head)
+    assert [type(layer) for layer in head] == [Packed, nn.ReLU, Packed]
+    with torch.inference_mode():
+        torch.testing.assert_close(head(features), expected, rtol=0, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(head(features), half)
 
 
 def test_a_folded_batch_norm_is_gone_and_computes_the_same() -> None:

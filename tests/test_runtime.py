@@ -58,6 +58,16 @@ def test_some_sizes_are_exported_and_the_others_computed_by_torch() -> None:
     assert calls[SIZES:] == [1, 1, 0, 0]
 
 
+@needed
+def test_the_rest_of_a_batch_is_not_worth_an_export() -> None:
+    module = Both().eval().requires_grad_(False)
+    exported = Exported(module)
+    for count in (4, 4, 2):
+        given = [torch.rand(count, 3, 8, 8), torch.rand(4)]
+        torch.testing.assert_close(exported(given), module(given), rtol=1e-4, atol=1e-5)
+    assert len(exported.sessions) == 1
+
+
 def test_without_it_one_line_says_what_to_install(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     network, categories = build("small_fcos", None)
     file = save_detector(network, "small_fcos", categories, tmp_path / "d.safetensors")

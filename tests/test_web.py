@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from track.structures import Frame
 from track.synthetic import make_dataset
 from track.video import VideoWriter, frames
 
-pytest.importorskip("gradio")
+gradio = pytest.importorskip("gradio")
 httpx = pytest.importorskip("httpx")
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -214,7 +215,12 @@ class Choices:
     first = {"detector": "white", "classes": ["person"], "tracker": "gru", "min_score": 0.1, "trails": True}  # noqa: RUF012
 
     def detector(self, name: str, classes: list[str]) -> tuple[object, list[str]]:
+        if name == "absent":
+            raise ValueError("absent: its weights could not be downloaded")
         return bright, ["background", "person"]
+
+    def categories(self, name: str) -> list[str]:
+        return ["dog", "person"]
 
 
 @pytest.fixture
@@ -252,11 +258,71 @@ def test_what_was_watched_before_stays_among_the_results(visit: web.Visit) -> No
 
 
 def test_the_files_of_a_tab_go_with_it(visit: web.Visit, tmp_path: Path) -> None:
-    visit.uploads.append(tmp_path / "upload.mp4")
-    visit.uploads[0].write_bytes(b"a video")
     turn = visit.begin()
     watched(visit, turn, 3)
     visit.close()
     assert list(tmp_path.iterdir()) == []
     assert watched(visit, turn, 1) == [None]
+    assert watched(visit, visit.begin(), 1) == [None]
     assert visit.film(scene(0)) is None
+    assert visit.results() == []
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> web.Page:
+    return web.Page(OmegaConf.create({"source": None}), Choices(), {}, tmp_path)  # type: ignore[arg-type]
+
+
+def asks(name: str) -> SimpleNamespace:
+    return SimpleNamespace(session_hash=name)
+
+
+def test_an_upload_goes_with_the_last_tab_that_has_it(page: web.Page, tmp_path: Path) -> None:
+    file = tmp_path / "upload.mp4"
+    file.write_bytes(b"a video")
+    for name in ("a", "b"):
+        page.enter(asks(name))
+        page.keep(str(file), asks(name))
+    page.leave(asks("a"))
+    assert file.exists()
+    page.leave(asks("b"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_is_watched_to_its_end_and_no_further_when_the_tab_is_closed(page: web.Page, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "film.mp4", 10) as video:
+        for n in range(30):
+            video.write(scene(n / 10))
+    page.enter(asks("a"))
+    visit = page.visit(asks("a"))
+    *_, (picture, counts) = page.upload(str(tmp_path / "film.mp4"), asks("a"))
+    assert "person: 1 so far" in counts
+    assert counts.endswith("the end")
+    assert picture.startswith("<img")
+    assert len(list(frames(visit.folder / "tracked-1.mp4"))) == 30
+    assert not visit.playing
+    page.leave(asks("a"))
+    assert list(page._watch(visit, str(tmp_path / "film.mp4"), "film.mp4")) == []
+
+
+def test_refusals_are_shown_in_a_line(page: web.Page, tmp_path: Path) -> None:
+    page.enter(asks("a"))
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(gradio.Error, match=r"^'text.mp4: expected a video'$"):
+        list(page.upload(str(tmp_path / "text.mp4"), asks("a")))
+    assert not page.visit(asks("a")).playing
+    with pytest.raises(gradio.Error, match="absent: its weights could not be downloaded"):
+        page.choose(asks("a"), "absent", ["person"], "gru", 0.1, True)
+    with pytest.raises(gradio.Error, match="this tab was closed"):
+        page.webcam(None, asks("b"))
+    with pytest.raises(ValueError, match=r"detector\.name: nonsense is unknown, nearest: "):
+        web.made(OmegaConf.create({"_target_": "track.detector.Detector", "name": "nonsense"}))
+
+
+def test_no_more_tabs_than_can_be_served(page: web.Page) -> None:
+    for number in range(web.VISITS):
+        page.enter(asks(str(number)))
+    with pytest.raises(gradio.Error, match="too many visitors"):
+        page.enter(asks("more"))
+    page.leave(asks("0"))
+    page.enter(asks("more"))

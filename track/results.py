@@ -44,9 +44,9 @@ class ResultWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             self.file.close()
-        except OSError:
+        except OSError as failed:
             if kind is None:  # else it is the error that was told already
-                raise
+                raise ValueError(f"{self.path}: could not be written ({failed.strerror})") from failed
 
     def write(self, tracks: Tracks, frame: Frame) -> None:
         """Append a frame's tracks."""

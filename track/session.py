@@ -33,7 +33,7 @@ class Session:
         scale: float | None = None,
     ) -> None:
         self.detect, self.tracker, self.categories = detect, tracker, list(categories)
-        self.scene = Scene((16, 9), lines or {}, zones or {}, scale)  # refused now, what is wrong with them
+        self.scene = Scene((16, 9), lines or {}, zones or {}, scale)  # until a frame says how large it is
         self.trails, self.paths = Trails(), Paths()
         self.trailing, self.speeding = True, scale is not None
         self.events: list[Event] = []
