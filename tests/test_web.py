@@ -30,6 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 import web  # noqa: E402
+from visit import Visit, made  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -224,16 +225,16 @@ class Choices:
 
 
 @pytest.fixture
-def visit(tmp_path: Path) -> web.Visit:
+def visit(tmp_path: Path) -> Visit:
     (tmp_path / "visit").mkdir()
-    return web.Visit(Choices(), {"lines": {"door": [100, 0, 100, 120]}}, tmp_path / "visit")  # type: ignore[arg-type]
+    return Visit(Choices(), {"lines": {"door": [100, 0, 100, 120]}}, tmp_path / "visit")  # type: ignore[arg-type]
 
 
-def watched(visit: web.Visit, turn: int, count: int) -> list[torch.Tensor | None]:
+def watched(visit: Visit, turn: int, count: int) -> list[torch.Tensor | None]:
     return [visit.step(Frame(scene(n / 10), n / 10, n + 1), turn) for n in range(count)]
 
 
-def test_the_webcam_waits_while_a_video_plays_and_then_begins_anew(visit: web.Visit) -> None:
+def test_the_webcam_waits_while_a_video_plays_and_then_begins_anew(visit: Visit) -> None:
     turn = visit.begin(rate=10)
     assert all(picture is not None for picture in watched(visit, turn, 20))
     assert visit.film(scene(0)) is None
@@ -246,7 +247,7 @@ def test_the_webcam_waits_while_a_video_plays_and_then_begins_anew(visit: web.Vi
     assert visit.session.last.number == 3  # type: ignore[union-attr]
 
 
-def test_what_was_watched_before_stays_among_the_results(visit: web.Visit) -> None:
+def test_what_was_watched_before_stays_among_the_results(visit: Visit) -> None:
     watched(visit, visit.begin(rate=10), 20)
     visit.chosen = visit.chosen | {"classes": ["person", "dog"]}
     watched(visit, visit.begin(), 15)
@@ -257,7 +258,7 @@ def test_what_was_watched_before_stays_among_the_results(visit: web.Visit) -> No
     assert len((visit.folder / "tracks-2.txt").read_text().splitlines()) == 15
 
 
-def test_the_files_of_a_tab_go_with_it(visit: web.Visit, tmp_path: Path) -> None:
+def test_the_files_of_a_tab_go_with_it(visit: Visit, tmp_path: Path) -> None:
     turn = visit.begin()
     watched(visit, turn, 3)
     visit.close()
@@ -316,7 +317,7 @@ def test_refusals_are_shown_in_a_line(page: web.Page, tmp_path: Path) -> None:
     with pytest.raises(gradio.Error, match="this tab was closed"):
         page.webcam(None, asks("b"))
     with pytest.raises(ValueError, match=r"detector\.name: nonsense is unknown, nearest: "):
-        web.made(OmegaConf.create({"_target_": "track.detector.Detector", "name": "nonsense"}))
+        made(OmegaConf.create({"_target_": "track.detector.Detector", "name": "nonsense"}))
 
 
 def test_no_more_tabs_than_can_be_served(page: web.Page) -> None:
