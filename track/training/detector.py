@@ -59,6 +59,7 @@ class DetectorModule(lightning.LightningModule):
             if list(found) != self.categories:
                 raise ValueError(f"{checkpoint}: expected a detector of {', '.join(classes)} alone, it has {found[1:]}")
             self.network.requires_grad_().train()
+            learned = [getattr(self.network.backbone, "body", self.network.backbone)]
         elif backbone is not None:
             learned = [load_backbone(self.network, backbone)]
         elif weights is not None:
