@@ -24,6 +24,7 @@ from track.results import KINDS, ResultWriter
 from track.session import Session
 from track.structures import Detections, Frame, Tracks
 from track.video import VideoWriter, ahead, frame_count, frame_rate, frames
+from track.window import NO_DISPLAY, has_display
 
 Detect = Callable[[Frame], Detections]
 Write = Callable[[Tensor, Tracks, Frame], None]
@@ -48,6 +49,9 @@ def demo(cfg: DictConfig) -> None:
     drawn = borders(cfg)
     output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
     files = [str(file) for file in output if file is not None]
+    windowed = cfg.viewer == "window" or (cfg.viewer is None and not files)
+    if windowed and not has_display():
+        raise ValueError(NO_DISPLAY)
     folder = Path(str(cfg.output_dir))
     with ExitStack() as stack:
         feed = stack.enter_context(Feed(str(cfg.source)))
@@ -56,7 +60,6 @@ def demo(cfg: DictConfig) -> None:
         writers = [writer(stack, Path(file), feed.rate, categories) for file in files]
         if cfg.viewer not in (None, "window"):
             writers.append(viewer(str(cfg.viewer), session))
-        windowed = cfg.viewer == "window" or (cfg.viewer is None and not files)
         screen = stack.enter_context(Screen(session, folder)) if windowed else None
         stack.callback(conclude, session, feed, folder, files)
         for frame in feed:

@@ -102,7 +102,7 @@ def farewell(seconds: float) -> None:
         "  tracks/*.txt        the tracks, in MOTChallenge format\n"
         "  detector/, motion/  weights, curves.png, metrics.csv of the two trainings\n"
         "next:\n"
-        "  .venv/bin/python scripts/demo.py source=YOUR_VIDEO.mp4 output=out.mp4\n"
+        "  .venv/bin/python scripts/demo.py source=YOUR_VIDEO.mp4 output=out.mp4 detector=fcos_mobilenet_v2\n"
         "  .venv/bin/python scripts/predict.py source=MOT17/train detections=det/yolox.txt output_dir=results\n"
         "  .venv/bin/python scripts/evaluate.py truth=MOT17/train predictions=results"
     )

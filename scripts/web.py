@@ -50,7 +50,7 @@ def serve(cfg: DictConfig, borders: Mapping[str, Any]) -> None:
         stack.callback(blocks.close)
         try:
             _, url, _ = blocks.launch(**private, **where, prevent_thread_lock=True)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise ValueError(f"port={cfg.port}: expected one that is free on {cfg.host}, or port=0") from error
         print(f"{url} (Ctrl-C ends it)", flush=True)
         blocks.block_thread()

@@ -98,10 +98,14 @@ def test_rerun_gets_a_file(street: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["source=null"], "source: expected a webcam's index, a video file, a folder of images or a URL"),
-        (["source=absent.mp4", "detections=x.txt"], "absent.mp4: no such file"),
-        (["source=99"], "camera 99: not there"),
-        (["source=text.mp4"], "text.mp4: expected a video"),
+        (
+            ["source=null", "output=o.csv"],
+            "source: expected a webcam's index, a video file, a folder of images or a URL",
+        ),
+        (["source=absent.mp4", "detections=x.txt", "output=o.csv"], "absent.mp4: no such file"),
+        (["web=true", "port=99999"], "port=99999: expected one that is free on 127.0.0.1, or port=0"),
+        (["source=99", "output=o.csv"], "camera 99: not there"),
+        (["source=text.mp4", "output=o.csv"], "text.mp4: expected a video"),
         (["source=video.mp4", "output=out.gif"], "output: out.gif: expected a name that ends with .mp4, .txt, "),
         (["source=video.mp4", "output=text.mp4/out.csv"], "text.mp4"),
         (["source=video.mp4", "lines={door: [1,2]}", "output=o.csv"], "line door"),

@@ -126,7 +126,8 @@ def categories_of(name: str) -> list[str]:
 def index_of(category: str, categories: Sequence[str]) -> int:
     """The label of a category's name. ValueError names the nearest ones."""
     if category not in categories:
-        raise ValueError(f"classes: {category} is unknown, nearest: {_nearest(category, list(categories))}")
+        known = [one for one in categories if one not in ("__background__", "N/A")]
+        raise ValueError(f"classes: {category} is unknown, nearest: {_nearest(category, known)}")
     return list(categories).index(category)
 
 
@@ -170,8 +171,8 @@ def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
         raise ValueError(
-            f"{name}: its weights could not be downloaded ({error}): put them at {file}, or give "
-            "detector.checkpoint=FILE (scripts/train.py task=detector makes one), or detections=FILE"
+            f"{name}: its weights could not be downloaded ({error}): put them at {file}, or take those in the package "
+            "(pedestrians, detector=fcos_mobilenet_v2), or give detector.checkpoint=FILE or detections=FILE"
         ) from error
     return network, list(chosen.meta["categories"])
 
