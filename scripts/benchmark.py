@@ -83,17 +83,18 @@ def from_pixels(cfg: DictConfig) -> None:
     both = beside(cfg)
     show(both.costs, EAGER)
     print(f"torchvision's boxes that are there again, IoU 0.99 and scores within 0.01: {both.again} of {both.boxes}")
-    print(", ".join(f"{name} {value:.1f} ms" for name, value in afterwards(cfg).items()))
+    print(", ".join(f"{name} {value:.1f} ms" for name, value in afterwards(cfg, both.detector).items()))
 
 
 @dataclass(frozen=True)
 class Beside:
     """Both pipelines on the same frames. costs: milliseconds a frame of each. boxes: how many the plain one found;
-    again: how many of them ours found too. parameters: of the detector."""
+    again: how many of them ours found too. detector: ours. parameters: of the detector as torchvision has it."""
 
     costs: dict[str, float]
     boxes: int
     again: int
+    detector: Detector
     parameters: int
 
 
@@ -122,8 +123,8 @@ def beside(cfg: DictConfig) -> Beside:
             seen[name] = run()
             costs.setdefault(name, []).append(1e3 * (time.perf_counter() - start) / len(seen[name]))
     medians = {name: median(values) for name, values in costs.items()}
-    count = sum(map(len, seen[EAGER]))
-    return Beside(medians, count, agreement(*seen.values()), sum(one.numel() for one in plain.parameters()))
+    count, parameters = sum(map(len, seen[EAGER])), sum(one.numel() for one in plain.parameters())
+    return Beside(medians, count, agreement(*seen.values()), detector, parameters)
 
 
 def eager(cfg: DictConfig, network: Any, detector: Detector) -> list[Detections]:
@@ -154,9 +155,9 @@ def pipeline(cfg: DictConfig, detector: Detector, tracker: Tracker) -> list[Dete
     return seen
 
 
-def afterwards(cfg: DictConfig) -> dict[str, float]:
+def afterwards(cfg: DictConfig, detector: Detector) -> dict[str, float]:
     """Milliseconds a frame of what the demo does when the detector is done: tracking, drawing, H.264 and CSV."""
-    detector, tracker, trails = instantiate(cfg.detector, _convert_="all"), instantiate(cfg.trackers.gru), Trails()
+    tracker, trails = instantiate(cfg.trackers.gru), Trails()
     folder, spent = Path(str(cfg.output_dir)), dict.fromkeys(("tracking", "drawing", "writing"), 0.0)
     video, table = VideoWriter(folder / "benchmark.mp4"), ResultWriter(folder / "benchmark.csv", detector.categories)
     with video, table:

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from track.detector import Detector, categories_of, load_detector
+from track.detector import Detector, categories_of, load_detector, wanted
 from track.results import KINDS, ResultWriter
 from track.session import Session
 from track.structures import Detections, Frame
@@ -62,7 +62,7 @@ class Choices:
         """What a detector knows, sorted."""
         node = self.nodes["detector"][name]
         known = load_detector(node.checkpoint)[2] if node.checkpoint else categories_of(node.name)
-        return sorted({one for one in known if one not in ("__background__", "N/A")})
+        return sorted(set(wanted(known)))
 
 
 class Visit:

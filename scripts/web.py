@@ -143,8 +143,9 @@ class Page:
 
         turn, last, sent = -1, None, 0.0
         try:
-            turn = visit.begin(None if is_live(source) else frame_rate(source))
-            for frame in moving(source, report):
+            live = is_live(source)
+            turn = visit.begin(None if live else frame_rate(source))
+            for frame in streamed(source, report) if live else frames(source, report=report):
                 picture = None if frame is None else visit.step(frame, turn)
                 if visit.turn != turn:
                     return  # stopped, left, or something else
@@ -162,11 +163,8 @@ class Page:
             raise refusal(called(str(error))) from error
 
 
-def moving(source: str, report: Callable[[str], None]) -> Iterator[Frame | None]:
-    """A source's frames; None while a stream has no new one."""
-    if not is_live(source):
-        yield from frames(source, report=report)
-        return
+def streamed(source: str, report: Callable[[str], None]) -> Iterator[Frame | None]:
+    """A camera's or stream's frames; None while it has no new one."""
     live = Live(source, report)
     try:
         yield from live

@@ -126,9 +126,13 @@ def categories_of(name: str) -> list[str]:
 def index_of(category: str, categories: Sequence[str]) -> int:
     """The label of a category's name. ValueError names the nearest ones."""
     if category not in categories:
-        known = [one for one in categories if one not in ("__background__", "N/A")]
-        raise ValueError(f"classes: {category} is unknown, nearest: {_nearest(category, known)}")
+        raise ValueError(f"classes: {category} is unknown, nearest: {_nearest(category, wanted(categories))}")
     return list(categories).index(category)
+
+
+def wanted(categories: Sequence[str]) -> list[str]:
+    """Those of a network's categories that somebody can want: without the background, and the gaps of COCO's."""
+    return [one for one in categories if one not in ("__background__", "N/A")]
 
 
 def save_detector(
