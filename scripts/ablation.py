@@ -6,11 +6,11 @@ from pathlib import Path
 
 import hydra
 import pandas as pd
-from evaluate import print_figures
 from omegaconf import DictConfig, OmegaConf
-from refuse import refusing
 
-from track.metrics import OVERALL
+from track.app.cli import refusing
+from track.app.evaluate import print_figures
+from track.evaluation.tracking import OVERALL
 
 SCRIPTS = Path(__file__).parent
 MOTIONS = {

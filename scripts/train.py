@@ -1,71 +1,8 @@
-"""Train a motion model, an association or a detector: train.py task=motion|association|detector data.root=DIR."""
+"""`grutrack train` as a file: python scripts/train.py key=value ..."""
 
-import logging
-import pickle
-import warnings
-from pathlib import Path
+import sys
 
-import hydra
-import lightning
-import pandas as pd
-import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from refuse import refusing
-
-from track.plot import plot_curves
-
-
-@hydra.main(version_base=None, config_path="../conf", config_name="train")
-@refusing
-def main(cfg: DictConfig) -> None:
-    """Fit what the task's config builds, export the best weights, draw the curves."""
-    train(cfg)
-
-
-def train(cfg: DictConfig) -> None:
-    """Train by a composed config; prints where weights and curves are."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning|torch")
-    lightning.seed_everything(cfg.seed, verbose=False)
-    output = Path(str(cfg.output_dir))
-    checkpoint = resume_from(cfg.ckpt_path, output)
-    curves = output / "metrics.csv"
-    before = pd.read_csv(curves) if checkpoint and curves.is_file() else pd.DataFrame()
-    data, model = instantiate(cfg.data, _convert_="all"), instantiate(cfg.model, _convert_="all")
-    trainer = instantiate(cfg.trainer)
-    try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    finally:  # Lightning starts the file anew
-        if parts := [before, pd.read_csv(curves)] if curves.is_file() else [before] if len(before) else []:
-            pd.concat(parts).to_csv(curves, index=False)
-    if not trainer.checkpoint_callback.best_model_path:
-        raise ValueError("no weights were chosen: give more epochs or time, or monitor=null where nothing is held out")
-    best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
-    model.load_state_dict(best["state_dict"])
-    print(f"weights: {model.export(output)}")
-    if not curves.is_file():
-        return  # fewer steps than trainer.log_every_n_steps, and nothing was held out
-    plot_curves(curves, output / "curves.png")
-    print(f"curves:  {output / 'curves.png'}")
-
-
-def resume_from(ckpt_path: str | None, output: Path) -> str | None:
-    """The checkpoint to go on from; "last" is the run folder's last.ckpt, else the newest in a folder beside it."""
-    if ckpt_path is None:
-        return None
-    if ckpt_path == "last":
-        found = list(output.glob("last.ckpt")) or list(output.parent.glob("*/last.ckpt"))
-        if not found:
-            raise ValueError(f"ckpt_path=last: no last.ckpt in {output} or beside it")
-        ckpt_path = str(max(found, key=lambda file: file.stat().st_mtime))
-    try:
-        torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{ckpt_path}: expected a checkpoint as scripts/train.py writes it ({reason})") from error
-    return ckpt_path
-
+from track.app.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["train", *sys.argv[1:]]))

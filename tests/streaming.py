@@ -8,8 +8,8 @@ from threading import Event, Thread
 
 import torch
 
+from track.media.images import to_jpeg
 from track.structures import Detections, Frame
-from track.video import to_jpeg
 
 SPEED = 60.0  # pixels a second
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from track.analytics import Event, Scene, crosses, distance_to_line, distance_to_polygon, feet, speed
-from track.mot import read_tracks, write_tracks
+from track.analytics import Event, SceneAnalytics, crosses, distance_to_line, distance_to_polygon, speed
+from track.formats.mot import read_tracks, write_tracks
+from track.geometry import foot_points
 from track.structures import Tracks
 
 SIZE = (960, 540)
@@ -21,7 +22,7 @@ def at(*places: tuple[float, float], label: int = 1, first: int = 1) -> Tracks:
     return Tracks.from_rows([[x - 20, y - 100, x + 20, y, 1, label, first + k] for k, (x, y) in enumerate(places)])
 
 
-def fold(scene: Scene, frames: Iterable[Tracks], step: float = 0.5) -> list[Event]:
+def fold(scene: SceneAnalytics, frames: Iterable[Tracks], step: float = 0.5) -> list[Event]:
     """Every event of the frames, `step` seconds apart from 0 on."""
     events = []
     for number, tracks in enumerate(frames):
@@ -34,13 +35,13 @@ def walk(*x: float, y: float = 150) -> list[Tracks]:
     return [at((place, y)) for place in x]
 
 
-def totals(scene: Scene, name: str) -> tuple[int, int]:
-    return scene.entered[name].total(), scene.left[name].total()
+def totals(scene: SceneAnalytics, name: str) -> tuple[int, int]:
+    return scene.entries[name].total(), scene.exits[name].total()
 
 
 def test_feet_are_the_middle_of_the_lower_edge() -> None:
-    assert feet(torch.tensor([[10.0, 20, 30, 90]])).tolist() == [[20, 90]]
-    assert feet(torch.zeros(0, 4)).shape == (0, 2)
+    assert foot_points(torch.tensor([[10.0, 20, 30, 90]])).tolist() == [[20, 90]]
+    assert foot_points(torch.zeros(0, 4)).shape == (0, 2)
 
 
 def test_the_right_of_who_looks_along_a_line_is_positive() -> None:
@@ -91,43 +92,43 @@ def test_what_crossing_edges_enclose_twice_is_outside() -> None:
 
 
 def test_who_walks_across_and_back_has_left_and_entered_once() -> None:
-    scene = Scene(SIZE, {"door": DOWN})
+    scene = SceneAnalytics(SIZE, {"door": DOWN})
     events = fold(scene, walk(60, 80, 120, 140, 110, 90))
     assert events == [Event(1.0, 1, 1, "line", "door", "left"), Event(2.5, 1, 1, "line", "door", "entered")]
     assert totals(scene, "door") == (1, 1)
-    fold(mirrored := Scene(SIZE, {"door": DOWN[2:] + DOWN[:2]}), walk(80, 120))
+    fold(mirrored := SceneAnalytics(SIZE, {"door": DOWN[2:] + DOWN[:2]}), walk(80, 120))
     assert totals(mirrored, "door") == (1, 0)
 
 
 @pytest.mark.parametrize(("last", "counted"), [(104, 0), (106, 1)])
 def test_who_stands_on_a_line_and_jitters_is_counted_once_at_most(last: float, counted: int) -> None:
-    scene = Scene(SIZE, {"door": DOWN})
+    scene = SceneAnalytics(SIZE, {"door": DOWN})
     fold(scene, walk(80, *[96, 104, 99, 101] * 9, last, *[96, 104, 99, 101] * 9))
     assert totals(scene, "door") == (0, counted)
 
 
 @pytest.mark.parametrize(("height", "counted"), [(50, 1), (100, 0)])
 def test_what_is_in_doubt_grows_with_the_box(height: float, counted: int) -> None:
-    scene = Scene(SIZE, {"door": DOWN})
+    scene = SceneAnalytics(SIZE, {"door": DOWN})
     fold(scene, [Tracks.from_rows([[x - 5, 150 - height, x + 5, 150, 1, 1, 7]]) for x in (80, 104)])
     assert totals(scene, "door") == (0, counted)
 
 
 def test_who_passes_beside_the_end_of_a_line_is_not_counted() -> None:
-    scene = Scene(SIZE, {"door": DOWN})
+    scene = SceneAnalytics(SIZE, {"door": DOWN})
     assert fold(scene, [*walk(80, 120, 80, y=220), *walk(80, y=150), *walk(120, y=150)]) != []
     assert totals(scene, "door") == (0, 1)
 
 
 @pytest.mark.parametrize(("seconds", "counted"), [(1, 1), (59, 1), (61, 0)])
 def test_who_was_lost_and_comes_back_on_the_other_side_is_counted_for_a_minute(seconds: int, counted: int) -> None:
-    scene = Scene(SIZE, {"door": DOWN})
+    scene = SceneAnalytics(SIZE, {"door": DOWN})
     fold(scene, [*walk(60, 80), *[Tracks.empty()] * (seconds - 1), *walk(120)], step=1.0)
     assert totals(scene, "door") == (0, counted)
 
 
 def test_a_zone_counts_entries_exits_and_exact_seconds() -> None:
-    scene = Scene(SIZE, zones={"shop": SQUARE})
+    scene = SceneAnalytics(SIZE, zones={"shop": SQUARE})
     events = fold(scene, walk(80, 110, 150, 190, 190, 199, 203, 220))
     assert [(event.time, event.direction) for event in events] == [(0.5, "entered"), (3.5, "left")]
     assert scene.dwell == {"shop": {1: 2.5}}  # inside from 0.5 s to 3 s, the border included, where he is in doubt
@@ -135,14 +136,14 @@ def test_a_zone_counts_entries_exits_and_exact_seconds() -> None:
 
 
 def test_who_is_first_seen_inside_has_not_entered_but_dwells() -> None:
-    scene = Scene(SIZE, zones={"shop": SQUARE})
+    scene = SceneAnalytics(SIZE, zones={"shop": SQUARE})
     assert fold(scene, [at((150, 150), (150, 50))] * 5) == []
     assert (scene.inside, scene.dwell) == ({"shop": {1}}, {"shop": {1: 2.0}})
 
 
 @pytest.mark.parametrize(("back", "seconds"), [(150, 5.0), (300, 1.0)])
 def test_a_gap_counts_for_who_is_inside_at_both_ends(back: float, seconds: float) -> None:
-    scene = Scene(SIZE, zones={"shop": SQUARE})
+    scene = SceneAnalytics(SIZE, zones={"shop": SQUARE})
     fold(scene, [*walk(150, 160), *[Tracks.empty()] * 3], step=1.0)
     assert scene.inside == {"shop": set()}
     scene.update(*walk(back), 5.0)
@@ -150,7 +151,7 @@ def test_a_gap_counts_for_who_is_inside_at_both_ends(back: float, seconds: float
 
 
 def test_a_uniform_walkers_speed_is_exact_and_a_newcomers_is_not_known() -> None:
-    scene = Scene(SIZE)
+    scene = SceneAnalytics(SIZE)
     for k in range(40):  # 3 px and 4 px a frame at 25 frames a second
         scene.update(at((3 * k, 100 + 4 * k)), 1000 + k / 25)
     assert scene.speeds == {1: pytest.approx(125)}
@@ -162,7 +163,7 @@ def test_a_uniform_walkers_speed_is_exact_and_a_newcomers_is_not_known() -> None
 
 
 def test_speed_is_of_the_last_half_second_and_in_metres_by_the_scale() -> None:
-    scene = Scene(SIZE, scale=0.02)
+    scene = SceneAnalytics(SIZE, scale=0.02)
     places = [0.0] * 60 + [10.0 * k for k in range(1, 61)] + [600.0] * 20
     speeds = []
     for k, x in enumerate(places):
@@ -173,7 +174,7 @@ def test_speed_is_of_the_last_half_second_and_in_metres_by_the_scale() -> None:
 
 def test_speed_is_robust_to_jitter() -> None:
     noise = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-    scene, off, plain = Scene(SIZE), [], []
+    scene, off, plain = SceneAnalytics(SIZE), [], []
     for k, (x, y) in enumerate(noise.tolist()):
         scene.update(at((4 * k + x, 100 + y)), k / 30)
         off.append(scene.speeds[1] - 120)
@@ -184,22 +185,22 @@ def test_speed_is_robust_to_jitter() -> None:
 
 
 def test_a_video_slower_than_half_a_second_has_speeds_too() -> None:
-    scene = Scene(SIZE)
+    scene = SceneAnalytics(SIZE)
     fold(scene, walk(0, 30, 60, 90), step=2.0)
     assert scene.speeds == {1: pytest.approx(15)}
 
 
 def test_the_heatmap_sums_to_the_seconds_present_in_their_cells() -> None:
-    scene = Scene(SIZE)
+    scene = SceneAnalytics(SIZE)
     fold(scene, [*[at((5, 5), (955, 600))] * 11, *[at((25, 39))] * 4, Tracks.empty()])
     assert scene.heatmap.shape == (54, 96)
     assert (scene.heatmap[0, 0].item(), scene.heatmap[53, 95].item(), scene.heatmap[3, 2].item()) == (5, 5, 2)
     assert scene.heatmap.sum().item() == 12
-    assert Scene((100, 31)).heatmap.shape == (30, 96)
+    assert SceneAnalytics((100, 31)).heatmap.shape == (30, 96)
 
 
 def test_distinct_ids_are_counted_for_each_class_and_an_id_under_its_latest() -> None:
-    scene = Scene(SIZE)
+    scene = SceneAnalytics(SIZE)
     fold(scene, [at((0, 50), (100, 50)), at((0, 50)), Tracks.cat([at((0, 50)), at((300, 50), label=2, first=9)])])
     assert (scene.counts, scene.visible) == ({1: 2, 2: 1}, {1: 1, 2: 1})
     scene.update(at((0, 50), label=2), 10.0)
@@ -217,9 +218,9 @@ def crowd(frames: int = 60) -> list[Tracks]:
 
 
 def figures(frames: Iterable[Tracks]) -> tuple[Any, ...]:
-    scene = Scene(SIZE, {"door": DOWN}, {"shop": SQUARE})
+    scene = SceneAnalytics(SIZE, {"door": DOWN}, {"shop": SQUARE})
     events = fold(scene, frames, 0.04)
-    rest = scene.counts, scene.entered, scene.left, scene.inside, scene.dwell, scene.speeds
+    rest = scene.counts, scene.entries, scene.exits, scene.inside, scene.dwell, scene.speeds
     return events, scene.heatmap.tolist(), *rest, scene.summary(CATEGORIES)
 
 
@@ -234,7 +235,7 @@ def test_a_result_file_gives_the_same_figures_as_the_live_tracks(tmp_path: Path)
 
 
 def test_lines_and_zones_come_and_go_while_the_video_runs() -> None:
-    scene = Scene(SIZE)
+    scene = SceneAnalytics(SIZE)
     fold(scene, walk(80, 120))
     scene.add_line("door", DOWN)
     scene.add_zone("shop", SQUARE)
@@ -244,11 +245,11 @@ def test_lines_and_zones_come_and_go_while_the_video_runs() -> None:
     assert (totals(scene, "door"), totals(scene, "shop")) == ((1, 0), (0, 1))
     scene.clear()
     scene.update(*walk(120), 3)
-    assert (scene.events, scene.entered, scene.dwell, scene.counts) == ([], {}, {}, {1: 1})
+    assert (scene.events, scene.entries, scene.dwell, scene.counts) == ([], {}, {}, {1: 1})
 
 
 def test_what_is_remembered_does_not_grow_with_the_video() -> None:
-    scene = Scene(SIZE, {"door": DOWN}, {"shop": SQUARE})
+    scene = SceneAnalytics(SIZE, {"door": DOWN}, {"shop": SQUARE})
     fold(scene, (at((k % 200, 150), first=k // 10) for k in range(4000)), step=0.1)
     assert len(scene._paths) == 61  # an id a second
     assert {len(border.known) for border in scene._borders.values()} == {61}
@@ -257,7 +258,9 @@ def test_what_is_remembered_does_not_grow_with_the_video() -> None:
 
 
 def test_a_summary_names_classes_lines_and_zones() -> None:
-    scene = Scene(SIZE, {"door": DOWN, "gate": (0, 500, 10, 500)}, {"shop": SQUARE, "yard": [(0, 0), (9, 0), (0, 9)]})
+    scene = SceneAnalytics(
+        SIZE, {"door": DOWN, "gate": (0, 500, 10, 500)}, {"shop": SQUARE, "yard": [(0, 0), (9, 0), (0, 9)]}
+    )
     fold(scene, [at((80, 150)), at((110, 150)), Tracks.cat([at((190, 150)), at((150, 150), label=5, first=2)])])
     assert scene.summary(CATEGORIES).splitlines() == [
         "person: 1 so far, 1 now",
@@ -287,12 +290,12 @@ def test_a_summary_names_classes_lines_and_zones() -> None:
 )
 def test_what_is_no_line_zone_or_scale_is_refused_in_a_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}") as refusal:
-        Scene(SIZE, **options)
+        SceneAnalytics(SIZE, **options)
     assert "\n" not in str(refusal.value)
 
 
 def test_time_that_does_not_increase_is_refused() -> None:
-    scene = Scene(SIZE)
+    scene = SceneAnalytics(SIZE)
     scene.update(at((1, 2)), 3.0)
     with pytest.raises(ValueError, match=r"time: expected more than the last frame's 3.0 s, got 3.0 s"):
         scene.update(at((1, 2)), 3.0)

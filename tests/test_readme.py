@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import track
-from track.detector import Detector, build, save_detector
-from track.video import VideoWriter
+from track.detection.detector import Detector, build, save_detector
+from track.media.video_writer import VideoWriter
 
 HOME = Path(__file__).parent.parent
 README = (HOME / "README.md").read_text()

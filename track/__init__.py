@@ -1,20 +1,46 @@
-"""Follow every object through a video.
+"""Multi-object tracking: follow every object through a video.
 
-    from track import Detector, Tracker, draw, frames, show
-    detector, tracker = Detector(), Tracker()
-    for frame in frames("street.mp4"):          # webcam index, file, folder, URL
-        tracks = tracker.update(detector(frame.image), time=frame.time)
-        show(draw(frame.image, tracks))
+    from track import Detector, OpticalFlow, Pipeline, Tracker, draw, open_source, show
+    pipeline = Pipeline(Detector(), OpticalFlow(), Tracker())
+    for result in pipeline(open_source("street.mp4")):     # camera index, file, folder, URL
+        show(draw(result.frame.image, result.tracks))
 
-A detector finds boxes in each frame, a GRU motion model predicts where each object goes, and the tracker decides
-which box is whose. Boxes are xyxy pixels, time is seconds, images are uint8 RGB (3, H, W).
+A detector finds boxes in each frame, a GRU motion model predicts where each object goes, a graph network decides which
+box belongs to which track. Boxes are xyxy pixels, times are seconds, images are (3, H, W) uint8 RGB tensors.
 """
 
-from track.detector import Detector
-from track.draw import draw
-from track.structures import Detections, Frame, Tracks
-from track.tracker import Tracker
-from track.video import frames
-from track.window import show
+from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["Detections", "Detector", "Frame", "Tracker", "Tracks", "draw", "frames", "show"]
+from track.detection.detector import Detector
+from track.detection.source import PrecomputedDetections
+from track.display.draw import draw
+from track.display.window import show
+from track.media.sources import open_source
+from track.pipeline import Pipeline
+from track.structures import Detections, Frame, Observation, TrackedFrame, Tracks
+from track.tracking.camera_motion import AffineFile, OpticalFlow, Static
+from track.tracking.tracker import Tracker
+
+try:
+    __version__ = version("grutrack")
+except PackageNotFoundError:  # imported from a folder that was never installed
+    __version__ = "unknown"
+
+__all__ = [
+    "AffineFile",
+    "Detections",
+    "Detector",
+    "Frame",
+    "Observation",
+    "OpticalFlow",
+    "Pipeline",
+    "PrecomputedDetections",
+    "Static",
+    "TrackedFrame",
+    "Tracker",
+    "Tracks",
+    "__version__",
+    "draw",
+    "open_source",
+    "show",
+]

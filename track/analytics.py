@@ -2,26 +2,30 @@
 
 Everything is decided at the feet, the middle of a box's lower edge, in pixels; times are seconds. Whoever is within 5 %
 of the box's height of a border counts as being where he definitely was before, so a box that jitters on it counts once
-at most. `Scene` takes frame after frame, live or from a result file, and its memory grows with the ids alone.
+at most. `SceneAnalytics` takes frame after frame, live or from a result file, and its memory grows with the ids alone.
 """
 
 from __future__ import annotations
 
+import csv
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from track.structures import Tracks
+from track.geometry import foot_points
+from track.structures import TrackedFrame, Tracks
 
 MARGIN = 0.05  # of the box's height: nearer to a border than that is in doubt
 FORGOTTEN = 60.0  # seconds after which it is forgotten where an id was
 RECENT = 0.5  # seconds that a speed is measured over
 CELLS = 96  # of the heatmap, in the picture's width
+EVENT_COLUMNS = ("time", "id", "class", "kind", "name", "direction")
 UNKNOWN = (0.0, 0.0, 0.0, 0.0)  # when last seen; last definite side: 1 in, -1 out, 0 none yet; feet there: x, y
 
 
@@ -37,7 +41,37 @@ class Event:
     direction: Literal["entered", "left"]
 
 
-class Scene:
+class EventFile:
+    """A sink that appends the events of `analytics`, which is written to before, to a CSV file.
+
+    label_names: the class name of each label. The file is made with the first frame, where there are lines or zones by
+    then, or with the first event. Raises ValueError where it cannot be written.
+    """
+
+    def __init__(self, path: Path, analytics: SceneAnalytics, label_names: Sequence[str]) -> None:
+        self.path, self.analytics, self.label_names = path, analytics, list(label_names)
+        self.started = False
+
+    def write(self, result: TrackedFrame) -> None:
+        """Append a frame's events."""
+        events = [
+            (f"{e.time:.3f}", e.id, self.label_names[e.label], e.kind, e.name, e.direction)
+            for e in self.analytics.events
+        ]
+        if self.started and not events:
+            return
+        if not (events or self.analytics.lines or self.analytics.zones):
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a" if self.started else "w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(events if self.started else [EVENT_COLUMNS, *events])
+        except OSError as error:
+            raise ValueError(f"{self.path}: expected a file that can be written ({error.strerror})") from error
+        self.started = True
+
+
+class SceneAnalytics:
     """Counts, dwell times, speeds and a heatmap of a video: `update` it with each frame in order, read it at any time.
 
     size: width and height of the picture, pixels. lines: name to (x1, y1, x2, y2). zones: name to corners (x, y).
@@ -53,25 +87,26 @@ class Scene:
 
     def __init__(
         self,
-        size: tuple[int, int],
+        size: tuple[int, int] | None = None,
         lines: Mapping[str, Sequence[float]] = {},
         zones: Mapping[str, Sequence[Sequence[float]]] = {},
-        scale: float | None = None,
+        metres_per_pixel: float | None = None,
     ) -> None:
-        if scale is not None and not 0 < scale < float("inf"):
-            raise ValueError(f"scale: expected a positive number of metres in a pixel, got {scale}")
-        width, height = size
-        self.scale = 1.0 if scale is None else float(scale)
-        self.heatmap = torch.zeros(-(-height * CELLS // width), CELLS, dtype=torch.float64)
+        if metres_per_pixel is not None and not _is_positive(metres_per_pixel):
+            raise ValueError(f"metres_per_pixel: expected a positive number, got {metres_per_pixel}")
+        self.metres_per_pixel = None if metres_per_pixel is None else float(metres_per_pixel)
+        self.heatmap = torch.zeros(0, 0, dtype=torch.float64)
+        self._cell = 1.0  # pixels
+        if size is not None:
+            self._make_heatmap(*size)
         self.counts: Counter[int] = Counter()
         self.visible: Counter[int] = Counter()
         self.speeds: dict[int, float] = {}
         self.events: list[Event] = []
-        self._cell = width / CELLS  # pixels
         self._time: float | None = None
         self._labels: dict[int, int] = {}
         self._paths: dict[int, deque[tuple[float, float, float]]] = {}
-        self._borders: dict[str, _Border] = {}
+        self._borders: dict[str, Region] = {}
         for name, ends in lines.items():
             self.add_line(name, ends)
         for name, points in zones.items():
@@ -88,7 +123,7 @@ class Scene:
             raise ValueError(f"line {name}: expected four finite numbers x1, y1, x2, y2, got {ends!r}")
         if corners[:2].equal(corners[2:]):
             raise ValueError(f"line {name}: expected two different ends, got {ends!r}")
-        self._add(_Border("line", name, corners.reshape(2, 2)))
+        self._add(Region("line", name, corners.reshape(2, 2)))
 
     def add_zone(self, name: str, points: Sequence[Sequence[float]]) -> None:
         """Count from now on who walks into and out of a polygon, and how long everybody is inside.
@@ -103,11 +138,18 @@ class Scene:
             raise ValueError(f"zone {name}: expected three or more points of two finite numbers, got {points!r}")
         if abs(_cross(corners, corners.roll(-1, 0)).sum()) < 1e-6:
             raise ValueError(f"zone {name}: expected a polygon with an area, got {points!r}")
-        self._add(_Border("zone", name, corners))
+        self._add(Region("zone", name, corners))
 
     def clear(self) -> None:
         """Drop all lines and zones with what they counted; the rest goes on."""
         self._borders = {}
+
+    def write(self, result: TrackedFrame) -> None:
+        """Take in one frame of the pipeline; the first one says how large the image is."""
+        if not len(self.heatmap):
+            _, height, width = result.frame.image.shape
+            self._make_heatmap(width, height)
+        self.update(result.tracks, result.observation.time)
 
     def update(self, tracks: Tracks, time: float) -> None:
         """Take in one frame. time: seconds, more than the last frame's; ValueError where it is not."""
@@ -117,7 +159,8 @@ class Scene:
         self._time = time
         tracks = tracks[tracks.ids.argsort()]  # so that the order of rows changes nothing
         self._count(tracks)
-        self._warm(feet(tracks.boxes), elapsed)
+        if len(self.heatmap):
+            self._warm(foot_points(tracks.boxes), elapsed)
         self._move(tracks, time)
         self.events = [event for border in self._borders.values() for event in border.update(tracks, time)]
 
@@ -132,14 +175,14 @@ class Scene:
         return {border.name: border.corners for border in self._borders.values() if border.kind == "zone"}
 
     @property
-    def entered(self) -> dict[str, Counter[int]]:
-        """How often each line and zone was entered, by label: `scene.entered["door"].total()` is all of them."""
-        return {name: border.entered for name, border in self._borders.items()}
+    def entries(self) -> dict[str, Counter[int]]:
+        """How often each line and zone was entered, by label: `scene.entries["door"].total()` is all of them."""
+        return {name: border.entries for name, border in self._borders.items()}
 
     @property
-    def left(self) -> dict[str, Counter[int]]:
+    def exits(self) -> dict[str, Counter[int]]:
         """How often each line and zone was left, by label."""
-        return {name: border.left for name, border in self._borders.items()}
+        return {name: border.exits for name, border in self._borders.items()}
 
     @property
     def inside(self) -> dict[str, set[int]]:
@@ -159,7 +202,11 @@ class Scene:
         )
         return "\n".join([*classes, *(border.summary(categories) for border in self._borders.values())])
 
-    def _add(self, border: _Border) -> None:
+    def _make_heatmap(self, width: int, height: int) -> None:
+        self._cell = width / CELLS
+        self.heatmap = torch.zeros(-(-height * CELLS // width), CELLS, dtype=torch.float64)
+
+    def _add(self, border: Region) -> None:
         if border.name in self._borders:
             raise ValueError(f"{border.kind} {border.name}: expected another name, this one is taken")
         self._borders[border.name] = border
@@ -180,17 +227,14 @@ class Scene:
 
     def _move(self, tracks: Tracks, time: float) -> None:
         self._paths = {k: path for k, path in self._paths.items() if time - path[-1][0] <= FORGOTTEN}
-        for identity, (x, y) in zip(tracks.ids.tolist(), feet(tracks.boxes).tolist(), strict=True):
+        for identity, (x, y) in zip(tracks.ids.tolist(), foot_points(tracks.boxes).tolist(), strict=True):
             path = self._paths.setdefault(identity, deque())
             path.append((time, x, y))
             while len(path) > 2 and path[0][0] < time - RECENT:
                 path.popleft()
-        self.speeds = {identity: self.scale * speed(self._paths[identity]) for identity in tracks.ids.tolist()}
-
-
-def feet(boxes: Tensor) -> Tensor:
-    """(N, 2) x and y of the middle of the lower edge of boxes (N, 4), xyxy pixels."""
-    return torch.stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]], 1)
+        self.speeds = {
+            identity: (self.metres_per_pixel or 1.0) * speed(self._paths[identity]) for identity in tracks.ids.tolist()
+        }
 
 
 def speed(path: Sequence[tuple[float, float, float]]) -> float:
@@ -241,14 +285,14 @@ def distance_to_polygon(points: Tensor, corners: Tensor) -> Tensor:
 
 
 @dataclass
-class _Border:
+class Region:
     """A line or a zone with what it counted, and of each id its last definite side: in is right of a line."""
 
     kind: Literal["line", "zone"]
     name: str
     corners: Tensor  # (2, 2) or (P, 2) float64
-    entered: Counter[int] = field(default_factory=Counter)
-    left: Counter[int] = field(default_factory=Counter)
+    entries: Counter[int] = field(default_factory=Counter)
+    exits: Counter[int] = field(default_factory=Counter)
     inside: set[int] = field(default_factory=set)
     dwell: dict[int, float] = field(default_factory=dict)
     known: dict[int, Sequence[float]] = field(default_factory=dict)  # rows as UNKNOWN
@@ -269,8 +313,8 @@ class _Border:
 
     def summary(self, categories: Sequence[str]) -> str:
         """A line of text."""
-        text = f"{self.kind} {self.name}: {_split(self.entered, 'entered', categories)}, "
-        text += _split(self.left, "left", categories)
+        text = f"{self.kind} {self.name}: {_split(self.entries, 'entered', categories)}, "
+        text += _split(self.exits, "left", categories)
         if self.kind == "zone":
             text += f", {len(self.inside)} inside now"
         if self.dwell:
@@ -280,7 +324,7 @@ class _Border:
 
     def _look(self, tracks: Tracks, before: Tensor, time: float) -> Tensor:
         """(N, 4) rows as `known`: side and feet as they are now where the side is definite, else as they were."""
-        points = feet(tracks.boxes).double()
+        points = foot_points(tracks.boxes).double()
         distance = (distance_to_line if self.kind == "line" else distance_to_polygon)(points, self.corners)
         margin = MARGIN * (tracks.boxes[:, 3] - tracks.boxes[:, 1])
         definite = torch.cat([distance.sign()[:, None], points], 1)
@@ -297,13 +341,17 @@ class _Border:
 
     def _cross_over(self, tracks: Tracks, sides: Tensor, time: float) -> Iterator[Event]:
         for identity, label, side in zip(tracks.ids.tolist(), tracks.labels.tolist(), sides.tolist(), strict=True):
-            (self.entered if side > 0 else self.left)[label] += 1
+            (self.entries if side > 0 else self.exits)[label] += 1
             yield Event(time, identity, label, self.kind, self.name, "entered" if side > 0 else "left")
 
 
 def _cross(u: Tensor, v: Tensor) -> Tensor:
     """(...) of vectors (..., 2): positive where v points to the right of u, in the picture as it is seen."""
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _numbers(values: object) -> Tensor:

@@ -1,4 +1,4 @@
-"""The types that travel through the pipeline: parallel arrays, selected together by `rows[mask]`."""
+"""The types that flow through the pipeline: frames, and parallel arrays selected together by `rows[mask]`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture. image: (3, H, W) uint8 RGB. time: seconds. number: from 1."""
+    """One video frame. image: (3, H, W) uint8 RGB. time: seconds. number: from 1."""
 
     image: Tensor
     time: float
     number: int
 
+    @classmethod
+    def blank(cls, height: int, width: int, time: float, number: int) -> Self:
+        """A frame whose pixels are not needed or cannot be read: black, one byte in memory whatever its size."""
+        return cls(torch.zeros(1, dtype=torch.uint8).expand(3, height, width), time, number)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the frame was made by `blank`, so that there is nothing to see in it."""
+        return self.image.stride() == (0, 0, 0)
+
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes seen in one frame.
+    """Boxes detected in one frame.
 
     boxes: (N, 4) float32, xyxy pixels, 0-based. scores: (N,) float32. labels: (N,) int64.
     Raises ValueError where types or shapes are not these.
@@ -33,10 +43,10 @@ class Detections:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            wanted = torch.float32 if field.name in ("boxes", "scores") else torch.int64
+            expected = torch.float32 if field.name in ("boxes", "scores") else torch.int64
             column = getattr(self, field.name)
-            if getattr(column, "dtype", None) != wanted or not isinstance(column, Tensor):
-                raise ValueError(f"{field.name}: expected a tensor of {wanted}, got {_kind(column)}")
+            if getattr(column, "dtype", None) != expected or not isinstance(column, Tensor):
+                raise ValueError(f"{field.name}: expected a tensor of {expected}, got {_type_name(column)}")
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4:
             raise ValueError(f"boxes: expected shape (N, 4), got {tuple(self.boxes.shape)}")
         for field in fields(self)[1:]:
@@ -52,7 +62,7 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Self:
-        """No rows, with the right shapes and types."""
+        """Zero rows with the right shapes and types."""
         return cls.from_rows([])
 
     @classmethod
@@ -62,18 +72,41 @@ class Detections:
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[float]]) -> Self:
-        """Rows of x1, y1, x2, y2, score, label: handy in tests and at borders."""
+        """From rows of x1, y1, x2, y2, score, label (and id for `Tracks`)."""
         table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4 + len(fields(cls)) - 1)
         columns = [table[:, 4].float(), *(column.long() for column in table[:, 5:].T)]
         return cls(table[:, :4].float(), *columns)
 
 
-def _kind(column: object) -> str:
+def _type_name(column: object) -> str:
     return str(column.dtype) if isinstance(column, Tensor) else type(column).__name__
 
 
 @dataclass(frozen=True)
 class Tracks(Detections):
-    """Boxes with identities in one frame; ground truth and tracker output alike. ids: (N,) int64."""
+    """Boxes with identities in one frame, ground truth and tracker output alike. ids: (N,) int64."""
 
     ids: Tensor
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a tracker is told about one frame.
+
+    number: the frame's, from 1. time: seconds. affine: (2, 3) float32, from the previous frame's pixels to this
+    frame's, the identity where the camera stands still or its motion is unknown.
+    """
+
+    number: int
+    time: float
+    detections: Detections
+    affine: Tensor
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """What the pipeline yields for each frame, and what every sink takes."""
+
+    frame: Frame
+    observation: Observation
+    tracks: Tracks

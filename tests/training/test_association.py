@@ -3,22 +3,22 @@ from pathlib import Path
 import torch
 
 from tests.training.test_episodes import walkers
-from track.graph import load_graph
-from track.motion import Recurrent, save_motion
-from track.tracker import Tracker
+from track.tracking.graph_network import load_graph
+from track.tracking.recurrent import RecurrentMotion, save_motion
+from track.tracking.tracker import Tracker
 from track.training.association import AssociationModule, choice_loss
-from track.training.episodes import join, record
+from track.training.episodes import collate_samples, record
 
 
 def module(folder: Path) -> AssociationModule:
     torch.manual_seed(0)
-    path = save_motion(Recurrent(hidden=8), folder / "motion.safetensors")
+    path = save_motion(RecurrentMotion(hidden=8), folder / "motion.safetensors")
     return AssociationModule(str(path), hidden=16, dropout=0.0)
 
 
 def test_training_learns_the_choices(tmp_path: Path) -> None:
     one = module(tmp_path)
-    batch = join(record(Tracker(one.motion), walkers(40))[0])
+    batch = collate_samples(record(Tracker(one.motion), walkers(40))[0])
     optimizer = torch.optim.AdamW(one.network.parameters(), 1e-2)
     losses = []
     for _ in range(40):

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
-from track.detector import build, load_detector, save_detector
-from track.synthetic import make_dataset
+from track.datasets.streets import make_dataset
+from track.detection.detector import build, load_detector, save_detector
+from track.training.detection_data import DetectionDataModule
 from track.training.detector import DetectorModule, load_backbone
-from track.training.frames import FramesData
 
 NAME = "fcos_mobilenet_v2_fpn"
 
@@ -24,7 +24,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_small_detector_learns_two_pictures(tmp_path: Path) -> None:
     torch.manual_seed(0)
     make_dataset(tmp_path, 2, 1, seed=5)
-    data = FramesData(str(tmp_path), val_fraction=0.5)
+    data = DetectionDataModule(str(tmp_path), val_fraction=0.5)
     data.setup("fit")
     images, targets = zip(data.val[0], data.train[0], strict=True)
     module = DetectorModule("small_fcos", weights=None)
@@ -65,7 +65,7 @@ def test_a_backbone_is_taken_from_a_file_and_learns_slowly(features: Path) -> No
     body = module.network.backbone.body
     assert torch.equal(body.state_dict()["18.0.weight"], given["features.18.0.weight"])
     assert module.slow == {id(p) for p in body.parameters()}
-    assert len(module.settled) == 52
+    assert len(module.frozen_norms) == 52
 
 
 def test_a_backbone_of_another_network_is_refused(features: Path, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_frozen_parts_do_not_learn_and_unknown_ones_are_refused() -> None:
     module = DetectorModule(NAME, weights=None, freeze=["backbone.body.0", "backbone.body.1"])
     frozen = {name.split(".")[2] for name, p in module.network.named_parameters() if not p.requires_grad}
     assert frozen == {"0", "1"}
-    assert len(module.settled) == 3
+    assert len(module.frozen_norms) == 3
     with pytest.raises(ValueError, match=r"model.freeze: 'backbone.bodi' is no part of the network, nearest: .*body"):
         DetectorModule(NAME, weights=None, freeze=["backbone.bodi"])
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from track.association import Byte
-from track.graph import Graph
-from track.mot import find_sequences
-from track.motion import Recurrent
+from track.datasets.streets import make_dataset
+from track.formats.mot import find_sequences
 from track.structures import Detections, Tracks
-from track.synthetic import make_dataset
-from track.tracker import Tracker
-from track.training.episodes import EpisodeData, Video, answer, join, record, sample, vote
+from track.tracking.association import ByteAssociation
+from track.tracking.graph_features import Graph
+from track.tracking.recurrent import RecurrentMotion
+from track.tracking.tracker import Tracker
+from track.training.episodes import EpisodeDataModule, LabelledSequence, answer, collate_samples, record, sample, vote
 from track.training.simulation import Episode, match, simulate
 
 
@@ -53,7 +53,7 @@ def walkers(frames: int = 30) -> Episode:
 
 def test_what_is_recorded_is_what_a_good_tracker_does() -> None:
     episode = walkers()
-    questions, results = record(Tracker(Recurrent().eval(), Byte()), episode)
+    questions, results = record(Tracker(RecurrentMotion().eval(), ByteAssociation()), episode)
     assert len(questions) == 29
     right = [(q.of_track[q.graph.i] == q.graph.j).sum() for q in questions[10:]]
     assert np.mean(right) > 2.5  # three walkers
@@ -64,7 +64,10 @@ def test_what_is_recorded_is_what_a_good_tracker_does() -> None:
 
 
 def test_votes_are_for_whom_a_track_follows_and_fade_without_him() -> None:
-    tracker, votes = Tracker(Recurrent().eval().requires_grad_(False), Byte(), min_hits=1), {9: {5: 4.0}}
+    tracker, votes = (
+        Tracker(RecurrentMotion().eval().requires_grad_(False), ByteAssociation(), min_hits=1),
+        {9: {5: 4.0}},
+    )
     truth = walkers().truth
     for frame in truth[:10]:
         tracker.update(Detections(frame.boxes, frame.scores, frame.labels))
@@ -74,8 +77,8 @@ def test_votes_are_for_whom_a_track_follows_and_fade_without_him() -> None:
 
 
 def test_joined_frames_keep_their_answers() -> None:
-    questions, _ = record(Tracker(Recurrent().eval(), Byte()), walkers())
-    both = join(questions[5:7])
+    questions, _ = record(Tracker(RecurrentMotion().eval(), ByteAssociation()), walkers())
+    both = collate_samples(questions[5:7])
     a, b = questions[5:7]
     count = len(a.graph.detections)
     assert both.of_track.tolist() == a.of_track.tolist() + [k + count if k >= 0 else -1 for k in b.of_track.tolist()]
@@ -85,7 +88,7 @@ def test_joined_frames_keep_their_answers() -> None:
 
 def test_every_kind_of_episode_can_be_drawn(tmp_path: Path) -> None:
     make_dataset(tmp_path, 3, 40, seed=0)
-    data = EpisodeData(str(tmp_path), held_out=["street-00-02"])
+    data = EpisodeDataModule(str(tmp_path), held_out=["street-00-02"])
     data.setup("fit")
     assert [video.sequence.name for video in data.held_out_videos] == ["street-00-02"]
     videos = data.groups[0]
@@ -106,7 +109,7 @@ def test_clean_detections_are_never_taken_as_they_are(tmp_path: Path) -> None:
     (path / "det/det.txt").write_text("".join(f"{f},-1,{9 + f},20,30,60,0.9\n" for f in range(1, 41)))
 
     def as_they_are(clean: bool) -> int:
-        video = Video(find_sequences(tmp_path)[0], ["det/det.txt"], clean)
+        video = LabelledSequence(find_sequences(tmp_path)[0], ["det/det.txt"], clean)
         boxes = {tuple(row) for frame in video.files[0] for row in frame.boxes.tolist()}
         boxes |= {(1 - row[2], row[1], 1 - row[0], row[3]) for row in boxes} | {(-c, b, -a, d) for a, b, c, d in boxes}
         episodes = [sample(video, [video], np.random.default_rng(seed)) for seed in range(30)]

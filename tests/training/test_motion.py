@@ -4,10 +4,11 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou
 
-from track.motion import Kalman, Recurrent, save_motion
-from track.synthetic import make_dataset
+from track.datasets.streets import make_dataset
+from track.tracking.motion import Kalman
+from track.tracking.recurrent import RecurrentMotion, save_motion
 from track.training.motion import MotionModule, laplace_loss, pair_iou, unroll
-from track.training.trajectories import HORIZONS, Trajectories, Trajectory, TrajectoryData
+from track.training.trajectories import HORIZONS, Trajectories, Trajectory, TrajectoryDataModule
 
 
 def line(speed: float, frames: int = 80) -> Trajectory:
@@ -54,22 +55,22 @@ def test_a_trained_network_beats_the_kalman_filter_on_straight_lines(cell: str) 
     for _ in range(60):
         state, target, _ = unroll(network, batch)
         optimizer.zero_grad()
-        laplace_loss(*network.locate(state), target).backward()
+        laplace_loss(*network.project(state), target).backward()
         optimizer.step()
     ious = []
     for motion in (network.eval(), Kalman()):
         state, target, _ = unroll(motion, batch)
-        boxes, truth = (box_convert(rows, "cxcywh", "xyxy") for rows in (motion.locate(state)[0], target))
+        boxes, truth = (box_convert(rows, "cxcywh", "xyxy") for rows in (motion.project(state)[0], target))
         ious.append(pair_iou(boxes, truth).mean().item())
     assert ious[0] > ious[1] + 0.02
 
 
 def test_held_out_sequences_are_never_trained_on(tmp_path: Path) -> None:
     make_dataset(tmp_path, 3, 20, seed=0)
-    data = TrajectoryData(str(tmp_path), held_out=["street-00-01"])
+    data = TrajectoryDataModule(str(tmp_path), held_out=["street-00-01"])
     data.setup("fit")
     assert [s.name for s in data.held_out_sequences] == ["street-00-01"]
-    everything = TrajectoryData(str(tmp_path), held_out=["street-00-00", "street-00-02"])
+    everything = TrajectoryDataModule(str(tmp_path), held_out=["street-00-00", "street-00-02"])
     everything.setup("fit")
     assert len(data.train.trajectories) == len(everything.val.trajectories)
 
@@ -80,7 +81,7 @@ def test_overlap_of_partners_is_that_of_all_pairs() -> None:
 
 
 def test_a_start_from_weights_trains_them_all(tmp_path: Path) -> None:
-    save_motion(Recurrent(hidden=8, dropout=0.5), tmp_path / "m.safetensors")
+    save_motion(RecurrentMotion(hidden=8, dropout=0.5), tmp_path / "m.safetensors")
     network = MotionModule(checkpoint=str(tmp_path / "m.safetensors")).network
     assert network.training
     assert all(weight.requires_grad for weight in network.parameters())

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.ops import box_convert
 
-from track.mot import find_sequences
-from track.training.trajectories import Trajectories, Trajectory, TrajectoryData, trajectories
+from track.formats.mot import find_sequences
+from track.training.trajectories import Trajectories, Trajectory, TrajectoryDataModule, trajectories
 
 
 def straight(frames: int = 60, speed: float = 3.0) -> Trajectory:
@@ -79,7 +79,7 @@ def test_held_out_are_the_named_or_every_sixth_or_the_last_of_few(tmp_path: Path
         (tmp_path / name / "a").rename(tmp_path / name / f"s{name}")
 
     def held_out(root: Path, names: list[str] | None = None) -> list[str]:
-        data = TrajectoryData(str(root), detections="det/d.txt", held_out=names)
+        data = TrajectoryDataModule(str(root), detections="det/d.txt", held_out=names)
         data.setup("fit")
         return [s.name for s in data.held_out_sequences]
 
@@ -91,6 +91,6 @@ def test_held_out_are_the_named_or_every_sixth_or_the_last_of_few(tmp_path: Path
 
 def test_a_split_for_some_of_the_roots_is_refused() -> None:
     with pytest.raises(ValueError, match="split: expected one, or one for each of 2 roots, got 3"):
-        TrajectoryData(["a", "b"], ["all", "all", "all"])
+        TrajectoryDataModule(["a", "b"], ["all", "all", "all"])
     with pytest.raises(ValueError, match="clean: expected one, or one for each of 2 roots, got 1"):
-        TrajectoryData(["a", "b"], clean=[True])
+        TrajectoryDataModule(["a", "b"], clean=[True])

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from track.calibration import calibration_error, reliability
-from track.graph import Learned, MessagePassing, load_graph, log_total, save_network
-from track.metrics import OVERALL, score
-from track.motion import load_motion
-from track.plot import plot_reliability
+from track.evaluation.calibration import calibration_error, reliability
+from track.evaluation.plots import plot_reliability
+from track.evaluation.tracking import OVERALL, evaluate_tracking
 from track.structures import Tracks
-from track.tracker import Tracker
-from track.training.episodes import Question, Video, join, record
+from track.tracking.graph_network import GraphAssociation, MessagePassing, load_graph, save_network, segment_logsumexp
+from track.tracking.recurrent import load_motion
+from track.tracking.tracker import Tracker
+from track.training.episodes import AssociationSample, LabelledSequence, collate_samples, record
 from track.training.schedule import warmup_cosine
 
 
@@ -48,14 +48,14 @@ class AssociationModule(lightning.LightningModule):
         if checkpoint:
             self.network = load_graph(checkpoint).requires_grad_().train()
         else:
-            self.network = MessagePassing(self.motion.described, hidden, rounds, dropout)
+            self.network = MessagePassing(self.motion.feature_size, hidden, rounds, dropout)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(average))
         self.weight_decay, self.learning_rate = weight_decay, learning_rate
         self.tracked: dict[str, tuple[list[Tracks], list[Tracks]]] = {}
         self.claims: list[tuple[Tensor, ...]] = []
         self.tables: dict[str, pd.DataFrame] = {}
 
-    def training_step(self, batch: Question, index: int) -> Tensor:
+    def training_step(self, batch: AssociationSample, index: int) -> Tensor:
         """The loss, logged as train/loss."""
         loss = choice_loss(self.network, batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.of_track))
@@ -65,25 +65,27 @@ class AssociationModule(lightning.LightningModule):
         """Move the average on."""
         self.average.update_parameters(self.network)
 
-    def validation_step(self, video: Video, index: int) -> None:
+    def validation_step(self, video: LabelledSequence, index: int) -> None:
         """Track a held-out sequence: val/loss on what was asked."""
         questions, results = record(self.tracker(), video.episode())
         self.tracked[video.sequence.name] = video.truth, results
         for start in range(0, len(questions), 100):
-            batch = join(questions[start : start + 100])
+            batch = collate_samples(questions[start : start + 100])
             loss = choice_loss(self._averaged(), batch)
             self.log("val/loss", loss, batch_size=len(batch.of_track), on_epoch=True)
             self.claims.append(pair_claims(self._averaged(), batch))
 
     def on_validation_epoch_end(self) -> None:
-        """val/hota, val/idf1 and val/mota over the held-out sequences, and how far claims are from what happened."""
+        """val/hota, val/idf1 and val/mota over the held-out sequences, and how far claims are from what observed."""
         columns = [torch.cat(column) for column in zip(*self.claims, strict=True)]
         names = "a pair, of the track", "a pair, of the detection", "a real object"
         pairs = zip(columns[::2], columns[1::2], strict=True)
-        self.tables = {name: reliability(claimed, true) for name, (claimed, true) in zip(names, pairs, strict=True)}
+        self.tables = {
+            name: reliability(confidence, true) for name, (confidence, true) in zip(names, pairs, strict=True)
+        }
         self.log("val/calibration", calibration_error(self.tables[names[0]]))
         self.claims = []
-        figures = score(self.tracked).loc[OVERALL]
+        figures = evaluate_tracking(self.tracked).loc[OVERALL]
         self.log_dict({f"val/{name.lower()}": float(figures[name]) for name in ("HOTA", "IDF1", "MOTA")}, prog_bar=True)
         self.tracked = {}
 
@@ -100,7 +102,7 @@ class AssociationModule(lightning.LightningModule):
             deepcopy(self.motion).cpu().eval(),
             deepcopy(self._averaged()).cpu().eval().requires_grad_(False),
         )
-        return Tracker(motion, Learned(motion, network))
+        return Tracker(motion, GraphAssociation(motion, network))
 
     def export(self, folder: Path) -> Path:
         """Write both networks where `tracker.weights` can name them, and a picture of their reliability; returns the
@@ -113,28 +115,32 @@ class AssociationModule(lightning.LightningModule):
         return cast(MessagePassing, self.average.module)
 
 
-def choice_loss(network: MessagePassing, question: Question) -> Tensor:
+def choice_loss(network: MessagePassing, question: AssociationSample) -> Tensor:
     """Mean negative log-likelihood of the tracks' and of the detections' choices, and a fifth of that of `real`."""
     graph, scores = question.graph, network(question.graph)
     true = question.of_track[graph.i] == graph.j
-    of_tracks = log_total(scores.pair, scores.nobody, graph.i).sum() - scores.nobody[question.of_track < 0].sum()
+    of_tracks = (
+        segment_logsumexp(scores.pair, scores.no_detection, graph.i).sum()
+        - scores.no_detection[question.of_track < 0].sum()
+    )
     of_detections = (
-        log_total(scores.pair, scores.newcomer, graph.j).sum() - scores.newcomer[question.of_detection < 0].sum()
+        segment_logsumexp(scores.pair, scores.no_track, graph.j).sum()
+        - scores.no_track[question.of_detection < 0].sum()
     )
     chosen = scores.pair[true].sum()
     asked = question.real >= 0
-    real = binary_cross_entropy_with_logits(scores.real[asked], question.real[asked].float(), reduction="sum")
+    real = binary_cross_entropy_with_logits(scores.objectness[asked], question.real[asked].float(), reduction="sum")
     counts = max(1, len(question.of_track)), max(1, len(question.of_detection)), max(1, int(asked.sum()))
     return (of_tracks - chosen) / counts[0] + (of_detections - chosen) / counts[1] + 0.2 * real / counts[2]
 
 
 @torch.no_grad()
-def pair_claims(network: MessagePassing, question: Question) -> tuple[Tensor, ...]:
-    """Probabilities and what happened: of each pair for its track, for its detection, and of detections being real.
+def pair_claims(network: MessagePassing, question: AssociationSample) -> tuple[Tensor, ...]:
+    """Probabilities and what observed: of each pair for its track, for its detection, and of detections being real.
     Pairs with a box of nobody's are left out: whether a track of nobody goes on with one has no answer."""
     graph, scores = question.graph, network(question.graph)
     somebody, asked = question.real[graph.j] != 0, question.real >= 0
     true = (question.of_track[graph.i] == graph.j)[somebody]
-    of_track = (scores.pair - log_total(scores.pair, scores.nobody, graph.i)[graph.i]).exp()[somebody]
-    of_detection = (scores.pair - log_total(scores.pair, scores.newcomer, graph.j)[graph.j]).exp()[somebody]
-    return of_track, true, of_detection, true, scores.real[asked].sigmoid(), question.real[asked] > 0
+    of_track = (scores.pair - segment_logsumexp(scores.pair, scores.no_detection, graph.i)[graph.i]).exp()[somebody]
+    of_detection = (scores.pair - segment_logsumexp(scores.pair, scores.no_track, graph.j)[graph.j]).exp()[somebody]
+    return of_track, true, of_detection, true, scores.objectness[asked].sigmoid(), question.real[asked] > 0

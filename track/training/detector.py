@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics.detection import MeanAveragePrecision
 
-from track.calibration import calibrated, platt, reliability
-from track.detector import SCALE, build, load_detector, save_detector
-from track.plot import plot_frames, plot_precision_recall, plot_reliability
-from track.precision import SCORE, counted, is_right, precision_recall
+from track.detection.detector import UNCALIBRATED, build_detector, load_detector, save_detector
+from track.evaluation.calibration import calibrated, fit_platt, reliability
+from track.evaluation.detection import SCORE, count_tp_fp_fn, is_right, precision_recall
+from track.evaluation.plots import plot_frames, plot_precision_recall, plot_reliability
 from track.structures import Detections
-from track.training.frames import FramesData, Pictures, Target
+from track.training.detection_data import DetectionDataModule, DetectionDataset, Target
 from track.training.schedule import warmup_cosine
 
 Batch = tuple[list[Tensor], list[Target]]
@@ -52,7 +52,7 @@ class DetectorModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.name, self.learning_rate, self.weight_decay = name, learning_rate, weight_decay
-        self.network, self.categories = build(name, None, ["__background__", *classes])
+        self.network, self.categories = build_detector(name, None, ["__background__", *classes])
         learned: list[Any] = []  # parts that have learned before
         if checkpoint is not None:
             self.name, self.network, found, _ = load_detector(checkpoint)
@@ -63,18 +63,18 @@ class DetectorModule(lightning.LightningModule):
         elif backbone is not None:
             learned = [load_backbone(self.network, backbone)]
         elif weights is not None:
-            self._borrow(build(name, weights)[0].state_dict())
+            self._borrow(build_detector(name, weights)[0].state_dict())
             learned = [self.network.backbone]
         parts = [_part(self.network, one).requires_grad_(False) for one in freeze]
         # few pictures make a batch, too few to estimate statistics anew
-        self.settled = [m for part in learned + parts for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
-        self.slow = {id(p) for part in learned for p in part.parameters()}
+        self.frozen_norms = [m for part in learned + parts for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+        self.pretrained = {id(p) for part in learned for p in part.parameters()}
         self.average = AveragedModel(self.network, avg_fn=_average, use_buffers=True)
         self.precision = MeanAveragePrecision(backend="pycocotools")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The sum of the network's losses, logged as train/loss."""
-        for norm in self.settled:
+        for norm in self.frozen_norms:
             norm.eval()
         loss: Tensor = sum(self.network(*batch).values(), torch.zeros((), device=self.device))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch[0]))
@@ -99,8 +99,8 @@ class DetectorModule(lightning.LightningModule):
         """AdamW, warm-up and cosine over the whole run."""
         weights = [p for p in self.network.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in weights if id(p) in self.slow], "lr": BACKBONE_RATE * self.learning_rate},
-            {"params": [p for p in weights if id(p) not in self.slow]},
+            {"params": [p for p in weights if id(p) in self.pretrained], "lr": BACKBONE_RATE * self.learning_rate},
+            {"params": [p for p in weights if id(p) not in self.pretrained]},
         ]
         optimizer = torch.optim.AdamW(groups, self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -113,12 +113,12 @@ class DetectorModule(lightning.LightningModule):
         After a training its scores are scaled to be, on the pictures that validate, the probability of being right, and
         precision_recall.png, reliability.png and frames.png (the best and the worst of them) lie beside it.
         """
-        data, scale = getattr(self._trainer, "datamodule", None), SCALE
-        if isinstance(data, FramesData):
+        data, scale = getattr(self._trainer, "datamodule", None), UNCALIBRATED
+        if isinstance(data, DetectionDataModule):
             truth, found = self._judged(data)
             scores = torch.cat([one.scores for one in found])
             right = torch.cat([is_right(*pair) for pair in zip(truth, found, strict=True)])
-            scale = platt(scores, right)
+            scale = fit_platt(scores, right)
             found = [replace(one, scores=calibrated(one.scores, *scale)) for one in found]
             table = reliability(calibrated(scores, *scale), right)
             plot_reliability({"validation": table}, folder / "reliability.png")
@@ -127,7 +127,7 @@ class DetectorModule(lightning.LightningModule):
         return save_detector(self.average.module, self.name, self.categories, folder / "detector.safetensors", scale)
 
     @torch.inference_mode()
-    def _judged(self, data: FramesData) -> tuple[list[Detections], list[Detections]]:
+    def _judged(self, data: DetectionDataModule) -> tuple[list[Detections], list[Detections]]:
         """Truth and what the averaged network finds in every picture that validates."""
         truth, found = [], []
         for images, targets in data.val_dataloader():
@@ -143,10 +143,10 @@ class DetectorModule(lightning.LightningModule):
 
 
 def _best_and_worst(
-    pictures: Pictures, truth: Sequence[Detections], found: Sequence[Detections]
+    pictures: DetectionDataset, truth: Sequence[Detections], found: Sequence[Detections]
 ) -> dict[str, tuple[Tensor, Detections, Detections]]:
     """Three of each with truth and detections, by what they are called."""
-    right, false, missed = counted(truth, found).T
+    right, false, missed = count_tp_fp_fn(truth, found).T
     order = (2 * right / (2 * right + false + missed).clamp(min=1) + 1e-3 * right).argsort().tolist()
     chosen = {}
     for title, index in [("best", i) for i in order[:-4:-1]] + [("worst", i) for i in order[:3]]:

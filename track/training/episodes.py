@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.ops import box_convert
 
-from track.association import Association, Byte, Candidates, Decision, assign
-from track.graph import Graph, Learned, build, stack
-from track.mot import Sequence, find_sequences
-from track.motion import Recurrent
+from track.formats.mot import MotSequence, find_sequences
 from track.structures import Detections, Tracks
-from track.tracker import Tracker
+from track.tracking.association import Association, ByteAssociation, Matches, TrackPredictions, assign
+from track.tracking.graph_features import Graph, build_graph, collate_graphs
+from track.tracking.graph_network import GraphAssociation
+from track.tracking.recurrent import RecurrentMotion
+from track.tracking.tracker import Tracker
 from track.training.simulation import (
     Episode,
     degrade,
@@ -45,7 +46,7 @@ CLEAN_KINDS = 0.0, 0.67, 0.33  # the same, where they are better than the detect
 
 
 @dataclass(frozen=True)
-class Question:
+class AssociationSample:
     """What the tracker asked in a frame, or in many stacked, and the answers.
 
     of_track: (T,) the detection of each track, -1 nobody. of_detection: (D,) the track of each, -1 none. real: (D,) 1
@@ -57,35 +58,35 @@ class Question:
     of_detection: Tensor
     real: Tensor
 
-    def to(self, device: torch.device, **options: bool) -> Question:
+    def to(self, device: torch.device, **options: bool) -> AssociationSample:
         """The same on another device."""
         graph, *rest = (getattr(self, field.name) for field in fields(self))
         columns = (getattr(graph, field.name).to(device, **options) for field in fields(graph))
-        return Question(Graph(*columns), *(column.to(device, **options) for column in rest))
+        return AssociationSample(Graph(*columns), *(column.to(device, **options) for column in rest))
 
 
-class Recorder:
+class RecordingAssociation:
     """An association that keeps what it was asked, as a graph."""
 
-    def __init__(self, association: Association, motion: Recurrent) -> None:
+    def __init__(self, association: Association, motion: RecurrentMotion) -> None:
         self.association, self.motion = association, motion
 
-    def __call__(self, tracks: Candidates, detections: Detections) -> Decision:
+    def __call__(self, tracks: TrackPredictions, detections: Detections) -> Matches:
         """See `Association`."""
-        self.graph, self.detections = build(self.motion, tracks, detections), detections
-        if isinstance(self.association, Learned):  # it would build the same again
+        self.graph, self.detections = build_graph(self.motion, tracks, detections), detections
+        if isinstance(self.association, GraphAssociation):  # it would build_graph the same again
             return self.association.decide(self.graph)
         return self.association(tracks, detections)
 
 
 @torch.no_grad()
-def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tracks]]:
-    """Track an episode; every frame's question, and the results. The tracker's motion model is a `Recurrent`."""
-    tracker.association = recorder = Recorder(tracker.association, cast(Recurrent, tracker.motion))
+def record(tracker: Tracker, episode: Episode) -> tuple[list[AssociationSample], list[Tracks]]:
+    """Track an episode; every frame's question, and the results. The tracker's motion model is a `RecurrentMotion`."""
+    tracker.association = recorder = RecordingAssociation(tracker.association, cast(RecurrentMotion, tracker.motion))
     tracker.reset()
     votes: dict[int, dict[int, float]] = {}
     questions, results = [], []
-    cameras: Many[Tensor | None] = episode.cameras or [None] * len(episode.times)
+    cameras: Sequence[Tensor | None] = episode.cameras or [None] * len(episode.times)
     for truth, seen, camera, time in zip(episode.truth, episode.seen, cameras, episode.times, strict=True):
         ids = tracker.memory.ids.tolist()
         results.append(tracker.update(seen, time, camera))
@@ -93,14 +94,14 @@ def record(tracker: Tracker, episode: Episode) -> tuple[list[Question], list[Tra
         if len(ids) and len(recorder.detections):
             whose = match(recorder.detections.boxes, truth)
             answers = answer(recorder.graph, [votes[k] for k in ids], whose, truth)
-            questions.append(Question(recorder.graph, *answers))
+            questions.append(AssociationSample(recorder.graph, *answers))
         vote(tracker, truth, votes)
     tracker.association = recorder.association
     return questions, results
 
 
 def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tracks) -> tuple[Tensor, Tensor, Tensor]:
-    """of_track, of_detection and real of a `Question`.
+    """of_track, of_detection and real of a `AssociationSample`.
 
     Tracks and identities are matched one to one by the most votes: after a swap a track returns to its owner, and who
     was mistaken for somebody that another track follows goes to whom nobody does. votes: of each track, weights by
@@ -121,8 +122,8 @@ def answer(graph: Graph, votes: list[dict[int, float]], whose: Tensor, truth: Tr
     return of_track, of_detection, real
 
 
-def join(questions: Many[Question]) -> Question:
-    """Many frames as one."""
+def collate_samples(questions: Sequence[AssociationSample]) -> AssociationSample:
+    """Sequence frames as one."""
     graphs = [question.graph for question in questions]
     shift_i = np.cumsum([0] + [len(graph.tracks) for graph in graphs])
     shift_j = np.cumsum([0] + [len(graph.detections) for graph in graphs])
@@ -131,10 +132,10 @@ def join(questions: Many[Question]) -> Question:
         torch.where(q.of_detection >= 0, q.of_detection + s, -1) for q, s in zip(questions, shift_i, strict=False)
     ]
     real = [question.real for question in questions]
-    return Question(stack(graphs), *(torch.cat(column) for column in (of_track, of_detection, real)))
+    return AssociationSample(collate_graphs(graphs), *(torch.cat(column) for column in (of_track, of_detection, real)))
 
 
-class EpisodeData(lightning.LightningDataModule):
+class EpisodeDataModule(lightning.LightningDataModule):
     """Episodes of every sequence below `root` (one folder or several), recorded anew in each epoch under the network
     that is trained; in the first one under BYTE.
 
@@ -147,11 +148,11 @@ class EpisodeData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        root: str | Many[str],
+        root: str | Sequence[str],
         split: str | list[str] = "all",
-        detections: Many[str] = ("det/yolox.txt", "det/frcnn.txt"),
+        detections: Sequence[str] = ("det/yolox.txt", "det/frcnn.txt"),
         clean: bool | list[bool] = False,
-        held_out: Many[str] | None = None,
+        held_out: Sequence[str] | None = None,
         episodes: int = 120,
         batches: int = 1200,
         batch_size: int = 64,
@@ -163,56 +164,56 @@ class EpisodeData(lightning.LightningDataModule):
         self.splits, self.clean = each("split", split, self.roots), each("clean", clean, self.roots)
         self.detections, self.held_out = list(detections), held_out
         self.episodes, self.batches, self.batch_size = episodes, batches, batch_size
-        self.groups: list[list[Video]] = []
-        self.questions: list[Question] = []
+        self.groups: list[list[LabelledSequence]] = []
+        self.questions: list[AssociationSample] = []
 
     def setup(self, stage: str) -> None:
         """Read every sequence, once."""
         if self.groups:
             return
         found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
-        self.held_out_videos = [Video(s, self.detections) for group in found for s in self._held_out(group)]
+        self.held_out_videos = [LabelledSequence(s, self.detections) for group in found for s in self._held_out(group)]
         names = {video.sequence.path for video in self.held_out_videos}
         groups = [
-            [Video(s, self.detections, clean) for s in group if s.path not in names]
+            [LabelledSequence(s, self.detections, clean) for s in group if s.path not in names]
             for group, clean in zip(found, self.clean, strict=True)
         ]
         self.groups = [group for group in groups if group]
         if not self.groups:
             raise ValueError(f"{', '.join(self.roots)}: expected sequences to train on beside data.held_out")
 
-    def train_dataloader(self) -> DataLoader[Question]:
+    def train_dataloader(self) -> DataLoader[AssociationSample]:
         """Frames of the episodes of this epoch, and half of those before."""
         assert self.trainer is not None
         policy: Tracker = cast(Any, self.trainer.lightning_module).tracker()
         if self.trainer.current_epoch == 0 or not self.on_policy:
-            policy.association = Byte()
-        recordings = Recordings(self.groups, policy, self.episodes)
+            policy.association = ByteAssociation()
+        recordings = EpisodeDataset(self.groups, policy, self.episodes)
         loader = DataLoader(recordings, batch_size=None, num_workers=2)
         fresh = [question for part in loader for question in pickle.loads(part)]  # our own workers'
         self.questions = self.questions[::2] + fresh
         sampler = RandomSampler(self.questions, True, self.batches * self.batch_size)
-        return DataLoader(self.questions, self.batch_size, sampler=sampler, collate_fn=join)  # type: ignore[arg-type]
+        return DataLoader(self.questions, self.batch_size, sampler=sampler, collate_fn=collate_samples)  # type: ignore[arg-type]
 
-    def val_dataloader(self) -> DataLoader[Video]:
+    def val_dataloader(self) -> DataLoader[LabelledSequence]:
         """Held-out sequences, to be tracked."""
         return DataLoader(self.held_out_videos, batch_size=None)  # type: ignore[arg-type]
 
-    def _held_out(self, group: list[Sequence]) -> list[Sequence]:
+    def _held_out(self, group: list[MotSequence]) -> list[MotSequence]:
         if self.held_out is not None:
             return [sequence for sequence in group if sequence.name in self.held_out]
         return group[5::6]
 
 
-class Video:
+class LabelledSequence:
     """A sequence in memory. files: its detections by file; a sequence without any has those simulated. clean: whether
     the detector was trained on it."""
 
-    def __init__(self, sequence: Sequence, detections: Many[str], clean: bool = False) -> None:
+    def __init__(self, sequence: MotSequence, detections: Sequence[str], clean: bool = False) -> None:
         self.sequence, self.clean = sequence, clean
         self.truth = sequence.truth()
         self.files = [sequence.detections(file) for file in detections if sequence.has(file)]
-        self.cameras = list(sequence.camera()) if sequence.has("gmc.txt") else None
+        self.cameras = list(sequence.affines()) if sequence.has("gmc.txt") else None
         self.times = sequence.times
 
     def episode(self) -> Episode:
@@ -221,10 +222,10 @@ class Video:
         return Episode(self.truth, seen, None, self.times)
 
 
-class Recordings(Dataset[bytes]):
+class EpisodeDataset(Dataset[bytes]):
     """Random episodes, recorded under a policy; pickled, because so many small tensors are slow to share."""
 
-    def __init__(self, groups: list[list[Video]], policy: Tracker, count: int) -> None:
+    def __init__(self, groups: list[list[LabelledSequence]], policy: Tracker, count: int) -> None:
         self.groups, self.policy, self.count = groups, policy, count
         self.seed = int(torch.randint(2**62, ()))
 
@@ -239,7 +240,7 @@ class Recordings(Dataset[bytes]):
         return pickle.dumps(record(self.policy, episode)[0])
 
 
-def sample(video: Video, others: list[Video], rng: np.random.Generator) -> Episode:
+def sample(video: LabelledSequence, others: list[LabelledSequence], rng: np.random.Generator) -> Episode:
     """A random episode of a video: its detections as they are or degraded, or simulated, maybe with a second crowd
     mixed in; at some frame rate, with frames dropped; mirrored, reversed; with the camera's motion or without."""
     stride = int(rng.choice(STRIDES))
@@ -262,7 +263,7 @@ def sample(video: Video, others: list[Video], rng: np.random.Generator) -> Episo
     return relabel(episode, rng) if rng.random() < 0.25 else episode
 
 
-def _crowd(truth: list[Tracks], others: list[Video], rng: np.random.Generator) -> tuple[list[Tracks], bool]:
+def _crowd(truth: list[Tracks], others: list[LabelledSequence], rng: np.random.Generator) -> tuple[list[Tracks], bool]:
     """Maybe another crowd in it, maybe nearer together; and whether it was changed, so that no camera fits."""
     mixed, squeezed = rng.random(2) < 0.6
     if mixed:
@@ -278,8 +279,8 @@ def vote(tracker: Tracker, truth: Tracks, votes: dict[int, dict[int, float]]) ->
     for ballot in votes.values():
         for identity in ballot:
             ballot[identity] *= DECAY
-    memory = tracker.memory[tracker.memory.missed == 0]
-    boxes = box_convert(tracker.motion.locate(memory.state)[0], "cxcywh", "xyxy")
+    memory = tracker.memory[tracker.memory.time_since_update == 0]
+    boxes = box_convert(tracker.motion.project(memory.state)[0], "cxcywh", "xyxy")
     for key, identity in zip(memory.ids.tolist(), match(boxes, truth).tolist(), strict=True):
         ballot = votes.setdefault(key, {})
         ballot[identity] = ballot.get(identity, 0.0) + 1

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
-from track.calibration import calibration_error, coverage, region
-from track.metrics import score_motmetrics
-from track.motion import Kalman, Motion, Recurrent, load_motion, save_motion
-from track.plot import plot_reliability
-from track.tracker import Tracker
+from track.evaluation.calibration import calibration_error, coverage, interval_level
+from track.evaluation.plots import plot_reliability
+from track.evaluation.tracking import evaluate_motmetrics
+from track.tracking.motion import Kalman, Motion
+from track.tracking.recurrent import RecurrentMotion, load_motion, save_motion
+from track.tracking.tracker import Tracker
 from track.training.schedule import warmup_cosine
-from track.training.trajectories import HORIZONS, Batch, TrajectoryData
+from track.training.trajectories import HORIZONS, Batch, TrajectoryDataModule
 
 
 class MotionModule(lightning.LightningModule):
@@ -39,9 +40,9 @@ class MotionModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = (
-            load_motion(checkpoint).requires_grad_().train() if checkpoint else Recurrent(cell, hidden, dropout)
+            load_motion(checkpoint).requires_grad_().train() if checkpoint else RecurrentMotion(cell, hidden, dropout)
         )
-        self.network.kept = 1
+        self.network.history_length = 1
         self.weight_decay, self.learning_rate, self.tracked = weight_decay, learning_rate, tracked
         self.regions: list[tuple[Tensor, Tensor]] = []  # of this validation: horizon's index (N,), region (N, 4)
         self.tables: dict[str, pd.DataFrame] = {}
@@ -49,19 +50,19 @@ class MotionModule(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The loss, logged as train/loss."""
         state, target, _ = unroll(self.network, batch)
-        loss = laplace_loss(*self.network.locate(state), target)
+        loss = laplace_loss(*self.network.project(state), target)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["boxes"]))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """val/loss, and the mean IoU with the truth 1, 5 and 30 frames ahead beside the Kalman filter's."""
         state, target, horizon = unroll(self.network, batch)
-        predicted = self.network.locate(state)
+        predicted = self.network.project(state)
         self.log("val/loss", laplace_loss(*predicted, target), batch_size=len(target))
-        self.regions.append((horizon.cpu(), region(*predicted, target).cpu()))
+        self.regions.append((horizon.cpu(), interval_level(*predicted, target).cpu()))
         truth = box_convert(target, "cxcywh", "xyxy")
         for name, motion in (("", self.network), ("kalman_", Kalman())):
-            position = motion.locate(unroll(motion, batch)[0])[0]
+            position = motion.project(unroll(motion, batch)[0])[0]
             overlap = pair_iou(box_convert(position, "cxcywh", "xyxy"), truth)
             for frames in (1, 5, 30):
                 rows = overlap[horizon == HORIZONS.index(frames)]
@@ -76,7 +77,7 @@ class MotionModule(lightning.LightningModule):
         for name, table in self.tables.items():
             self.log(f"val/calibration_{name.split()[0]}", calibration_error(table))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, TrajectoryData) or self.trainer.sanity_checking:
+        if not isinstance(data, TrajectoryDataModule) or self.trainer.sanity_checking:
             return
         network = deepcopy(self.network).cpu()
         sequences = [s for s in data.held_out_sequences if s.has(data.detections)][: self.tracked]
@@ -85,7 +86,7 @@ class MotionModule(lightning.LightningModule):
             tracker = Tracker(network, frame_rate=sequence.frame_rate)
             pairs[sequence.name] = sequence.truth(), [tracker.update(d) for d in sequence.detections(data.detections)]
         if pairs:
-            overall = score_motmetrics(pairs).loc["OVERALL"]
+            overall = evaluate_motmetrics(pairs).loc["OVERALL"]
             self.log_dict({"val/mota": overall["mota"], "val/idf1": overall["idf1"]}, prog_bar=True)
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
@@ -113,7 +114,7 @@ def laplace_loss(position: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
 def unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """States (M, S) at every horizon whose truth is known, that truth (M, 4), and the horizon's index (M,)."""
     boxes, scores, elapsed = batch["boxes"], batch["scores"], batch["elapsed"]
-    state = motion.start(boxes[:, 0], scores[:, 0])
+    state = motion.initiate(boxes[:, 0], scores[:, 0])
     states = [state]
     for t in range(1, boxes.shape[1]):
         state = motion.update(motion.predict(state, elapsed[:, t]), boxes[:, t], scores[:, t])

@@ -12,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_area, box_iou
+from torchvision.ops import box_iou
 
-from track.association import assign
-from track.mot import compose
+from track.geometry import box_centers, compose_affines, invert_affine, occluded_fraction
 from track.structures import Detections, Tracks
+from track.tracking.association import assign
 
 Boxes = TypeVar("Boxes", Detections, Tracks)
 SEEN = 0.1  # detections of lower scores are dropped
@@ -44,7 +44,7 @@ def skip(episode: Episode, kept: list[int]) -> Episode:
     cameras = episode.cameras
     if cameras is not None:
         ends = [kept[0], *kept]
-        cameras = [compose(cameras[a + 1 : b + 1]) for a, b in zip(ends, kept, strict=False)]
+        cameras = [compose_affines(cameras[a + 1 : b + 1]) for a, b in zip(ends, kept, strict=False)]
     truth, seen = [episode.truth[k] for k in kept], [episode.seen[k] for k in kept]
     return Episode(truth, seen, cameras, [episode.times[k] for k in kept])
 
@@ -60,7 +60,7 @@ def reverse(episode: Episode) -> Episode:
     """The last frame first."""
     cameras = episode.cameras
     if cameras is not None:
-        cameras = [torch.eye(2, 3), *(_inverse(camera) for camera in cameras[:0:-1])]
+        cameras = [torch.eye(2, 3), *(invert_affine(camera) for camera in cameras[:0:-1])]
     end = episode.times[-1]
     return Episode(episode.truth[::-1], episode.seen[::-1], cameras, [end - time for time in episode.times[::-1]])
 
@@ -87,7 +87,8 @@ def squeeze(truth: list[Tracks], rng: np.random.Generator) -> list[Tracks]:
     middle, _ = _middle(truth)
     apart = 1 - rng.uniform(0.35, 1.0)
     return [
-        replace(frame, boxes=frame.boxes + (apart * (middle - _centre(frame.boxes))).repeat(1, 2)) for frame in truth
+        replace(frame, boxes=frame.boxes + (apart * (middle - box_centers(frame.boxes))).repeat(1, 2))
+        for frame in truth
     ]
 
 
@@ -97,17 +98,17 @@ def simulate(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
     drift: dict[int, np.ndarray] = defaultdict(lambda: rng.normal(size=6))
     strength, shake, lower = rng.uniform(0.6, 2.5), rng.uniform(0.4, 1.2), rng.uniform(0, 1.2)
     rate, result = rng.uniform(0.1, 1.2), []
-    ghosts = _ghosts(truth, rng)
+    ghosts = _static_false_positives(truth, rng)
     plain, hidden = torch.tensor([0.03, 0.018, 0.065, 0.036]), torch.tensor([0.055, 0.04, 0.12, 0.09])
     for frame, false in zip(truth, ghosts, strict=True):
         for k in frame.ids.tolist():
             drift[k] = 0.8 * drift[k] + 0.6 * rng.normal(size=6)
         slow = np.array([drift[k] for k in frame.ids.tolist()]).reshape(-1, 6)
         noise = torch.from_numpy(0.9 * slow + 0.44 * rng.normal(size=slow.shape)).float()
-        cover = _covered(frame.boxes)
+        cover = occluded_fraction(frame.boxes)
         logit = 3.2 - lower - strength * (1.5 * cover + 0.8 * cover**2) + (0.7 + 0.8 * cover) * noise[:, 4]
         missed = torch.special.ndtr(noise[:, 5]) < strength * (0.005 + 0.25 * cover**4)
-        boxes = _shake(frame.boxes, shake * (plain + cover[:, None] * hidden) * noise[:, :4])
+        boxes = _jitter(frame.boxes, shake * (plain + cover[:, None] * hidden) * noise[:, :4])
         seen = Detections(boxes, logit.sigmoid(), frame.labels)[~missed & (logit.sigmoid() > SEEN)]
         result.append(Detections.cat([seen, false, _clutter(seen, rng, rate)]))
     return result
@@ -124,10 +125,10 @@ def degrade(seen: list[Detections], truth: list[Tracks], rng: np.random.Generato
         ).float()
         for k in whose:
             drift[k] = 0.9 * drift[k] + 0.44 * rng.normal(size=5)
-        cover = _covered(frame.boxes)
+        cover = occluded_fraction(frame.boxes)
         logit = frame.scores.logit(1e-3) - strength * (0.5 + 2.0 * cover - noise[:, 4])
         white = torch.from_numpy(rng.normal(size=(len(frame), 4))).float()
-        boxes = _shake(frame.boxes, strength * 0.012 * (1 + 2 * cover)[:, None] * (noise[:, :4] + white))
+        boxes = _jitter(frame.boxes, strength * 0.012 * (1 + 2 * cover)[:, None] * (noise[:, :4] + white))
         one = Detections(boxes, logit.sigmoid(), frame.labels)[logit.sigmoid() > SEEN]
         result.append(Detections.cat([one, _clutter(one, rng, 0.15 * strength)]))
     return result
@@ -163,7 +164,7 @@ def _clutter(seen: Detections, rng: np.random.Generator, rate: float) -> Detecti
     return Detections(boxes, torch.from_numpy(rng.uniform(SEEN, 0.6, count)).float(), some.labels)
 
 
-def _ghosts(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
+def _static_false_positives(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
     """False boxes that stay where they are for a while, a frame's each: a statue, a picture, a reflection."""
     everybody = Tracks.cat(truth)
     if not len(everybody):
@@ -182,43 +183,25 @@ def _ghosts(truth: list[Tracks], rng: np.random.Generator) -> list[Detections]:
         rows = torch.from_numpy(there.nonzero()[0])
         scores = torch.from_numpy(logit[there] + rng.normal(0, 0.4, len(rows))).float().sigmoid()
         noise = 0.02 * torch.from_numpy(rng.normal(size=(len(rows), 4))).float()
-        found = Detections(_shake(boxes[rows], noise), scores, some.labels[rows])
+        found = Detections(_jitter(boxes[rows], noise), scores, some.labels[rows])
         result.append(found[found.scores > SEEN])
     return result
 
 
-def _covered(boxes: Tensor) -> Tensor:
-    """(N,) the largest part of each box that one nearer to the camera (lower feet) covers."""
-    if not len(boxes):
-        return boxes.new_zeros(0)
-    corner = torch.minimum(boxes[:, None, 2:], boxes[:, 2:]) - torch.maximum(boxes[:, None, :2], boxes[:, :2])
-    shared = corner.clamp(min=0).prod(2) / box_area(boxes).clamp(min=1)[:, None]
-    return (shared * (boxes[:, 3] > boxes[:, None, 3])).amax(1)
-
-
-def _shake(boxes: Tensor, noise: Tensor) -> Tensor:
+def _jitter(boxes: Tensor, noise: Tensor) -> Tensor:
     """Boxes whose centre, width and height are off by so much of their size."""
     size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
-    centre = _centre(boxes) + noise[:, :2] * size
+    centre = box_centers(boxes) + noise[:, :2] * size
     half = (size * (1 + noise[:, 2:])).clamp(min=2) / 2
     return torch.cat([centre - half, centre + half], 1)
-
-
-def _centre(boxes: Tensor) -> Tensor:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
 def _middle(truth: list[Tracks]) -> tuple[Tensor, Tensor]:
     """(2,) where the crowd is, and its median height, pixels; of no people, of one in a corner."""
     boxes = torch.cat([frame.boxes for frame in truth] or [torch.zeros(0, 4)])
     boxes = boxes if len(boxes) else torch.tensor([[0.0, 0, 50, 100]])
-    return _centre(boxes).median(0).values, (boxes[:, 3] - boxes[:, 1]).median()
+    return box_centers(boxes).median(0).values, (boxes[:, 3] - boxes[:, 1]).median()
 
 
 def _mirror(frame: Boxes) -> Boxes:
     return replace(frame, boxes=frame.boxes[:, [2, 1, 0, 3]] * frame.boxes.new_tensor([-1.0, 1, -1, 1]))
-
-
-def _inverse(affine: Tensor) -> Tensor:
-    back = torch.linalg.inv(affine[:, :2].double())
-    return torch.cat([back, -back @ affine[:, 2:].double()], 1).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_convert, box_iou
 
-from track.association import assign
-from track.crowds import restless
-from track.mot import Sequence, find_sequences
+from track.datasets.crowds import ornstein_uhlenbeck
+from track.formats.mot import MotSequence, find_sequences
 from track.structures import Detections, Tracks
+from track.tracking.association import assign
 
 HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation at which the prediction is judged
 NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width and height, in sizes: YOLOX on DanceTrack
@@ -52,7 +52,7 @@ class Trajectories(Dataset[Batch]):
     another, every frame.
     """
 
-    def __init__(self, trajectories: Many[Trajectory], observations: int = 24, augment: bool = True) -> None:
+    def __init__(self, trajectories: Sequence[Trajectory], observations: int = 24, augment: bool = True) -> None:
         self.trajectories, self.observations, self.augment = trajectories, observations, augment
         step = observations if not augment else observations // 2
         self.starts = [(t, f) for t, one in enumerate(trajectories) for f in range(0, max(1, len(one.truth) - 8), step)]
@@ -93,7 +93,7 @@ class Trajectories(Dataset[Batch]):
             boxes, scores = one.truth[frames], rng.uniform(0.4, 1.0, len(frames))
         white, slow = (rng.choice([0, 0, 0.5, 1, 2]), rng.choice([0, 0.5, 1, 2])) if varied else (blind, 0)
         noise = rng.normal(size=boxes.shape)
-        lasting = restless(KEPT ** np.diff(frames, prepend=frames[:1]), 4, rng)
+        lasting = ornstein_uhlenbeck(KEPT ** np.diff(frames, prepend=frames[:1]), 4, rng)
         size = boxes[:, [2, 3, 2, 3]]
         boxes = boxes + NOISE * size * (white * noise + slow * lasting)
         boxes[:, 2:] = boxes[:, 2:].clip(1)
@@ -113,7 +113,7 @@ class Trajectories(Dataset[Batch]):
         return {**item, "boxes": _xyxy(item["boxes"]), "targets": _xyxy(item["targets"])}
 
 
-class TrajectoryData(lightning.LightningDataModule):
+class TrajectoryDataModule(lightning.LightningDataModule):
     """Trajectories of every sequence below `root` (one folder or several).
 
     split: of every root, or one for each. detections: the file of detections, where a sequence has it; elsewhere they
@@ -124,11 +124,11 @@ class TrajectoryData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        root: str | Many[str],
+        root: str | Sequence[str],
         split: str | list[str] = "all",
         detections: str = "det/yolox.txt",
         clean: bool | list[bool] = False,
-        held_out: Many[str] | None = None,
+        held_out: Sequence[str] | None = None,
         batch_size: int = 128,
         observations: int = 24,
     ) -> None:
@@ -137,7 +137,7 @@ class TrajectoryData(lightning.LightningDataModule):
         self.splits, self.clean = each("split", split, self.roots), each("clean", clean, self.roots)
         self.detections, self.held_out, self.batch_size = detections, held_out, batch_size
         self.observations = observations
-        self.held_out_sequences: list[Sequence] = []
+        self.held_out_sequences: list[MotSequence] = []
 
     def setup(self, stage: str) -> None:
         """Read every sequence, once."""
@@ -168,7 +168,7 @@ class TrajectoryData(lightning.LightningDataModule):
         """Held-out stretches as they are."""
         return DataLoader(self.val, 4 * self.batch_size)
 
-    def _held_out(self, group: list[Sequence]) -> list[Sequence]:
+    def _held_out(self, group: list[MotSequence]) -> list[MotSequence]:
         if self.held_out is not None:
             return [sequence for sequence in group if sequence.name in self.held_out]
         return group[5::6] or group[1:][-1:]
@@ -182,7 +182,7 @@ def each(name: str, value: T | list[T], roots: list[str]) -> list[T]:
     return values
 
 
-def trajectories(sequence: Sequence, detections: str, clean: bool = False) -> list[Trajectory]:
+def trajectories(sequence: MotSequence, detections: str, clean: bool = False) -> list[Trajectory]:
     """Every object of at least 8 frames with the detections matched to it (IoU at least 0.5, one to one)."""
     truth = [frame[(frame.scores > 0) & (frame.labels == 1)] for frame in sequence.truth()]
     seen = sequence.detections(detections) if sequence.has(detections) else [Detections.empty()] * len(truth)
@@ -204,18 +204,18 @@ def trajectories(sequence: Sequence, detections: str, clean: bool = False) -> li
     return result
 
 
-def _cumulative(sequence: Sequence) -> np.ndarray:
+def _cumulative(sequence: MotSequence) -> np.ndarray:
     """(F, 3, 3) affines from each frame's pixels to the first frame's; identity without gmc.txt."""
     total = np.tile(np.eye(3), (len(sequence), 1, 1))
     if not sequence.has("gmc.txt"):
         return total
-    for f, step in enumerate(sequence.camera().numpy()[1:], 1):
+    for f, step in enumerate(sequence.affines().numpy()[1:], 1):
         total[f] = total[f - 1] @ np.linalg.inv(np.vstack([step, [0, 0, 1]]))
     return total
 
 
 def _compensate(one: Trajectory, origin: int, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Boxes (..., 4) of the frames (...) in the pixels of frame `origin`, as the motion models' `warp` moves them."""
+    """Boxes (..., 4) of the frames (...) in the pixels of frame `origin`, as the motion models' `apply_camera_motion` moves them."""
     affine = np.linalg.inv(one.camera[origin]) @ one.camera[frames]
     centre = (affine[..., :2, :2] @ boxes[..., :2, None])[..., 0] + affine[..., :2, 2]
     zoom = np.sqrt(np.abs(np.linalg.det(affine[..., :2, :2])))[..., None]

@@ -1,0 +1,1 @@
+"""The configs of the commands, installed as `track.conf`."""

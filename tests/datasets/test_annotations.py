@@ -1,0 +1,114 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from track.datasets.annotations import coco, covered, find_examples, penn_fudan
+from track.datasets.streets import make_dataset
+from track.formats.mot import find_sequences
+
+ROW = 'Bounding box for object 1 "PASpersonWalking" (Xmin, Ymin) - (Xmax, Ymax) : (11, 21) - (31, 61)\n'
+PERSON = torch.tensor(1)
+
+
+def make_penn_fudan(root: Path, text: str = ROW) -> Path:
+    for name in ("Annotation", "PNGImages"):
+        (root / name).mkdir()
+    (root / "Annotation" / "a.txt").write_text(text)
+    Image.new("RGB", (64, 80)).save(root / "PNGImages" / "a.png")
+    return root
+
+
+def make_coco(root: Path, annotations: list[dict[str, object]], names: tuple[str, ...] = ("a.png", "b.png")) -> Path:
+    (root / "images").mkdir()
+    for file in (root / "a.png", root / "images" / "b.png"):
+        Image.new("RGB", (64, 80)).save(file)
+    images = [{"id": 7 + i, "file_name": name, "width": 64, "height": 80} for i, name in enumerate(names)]
+    categories = [{"id": 3, "name": "car"}, {"id": 1, "name": "person"}]
+    table = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "labels.json").write_text(json.dumps(table))
+    return root / "labels.json"
+
+
+def box(image: int, category: int, *tlwh: float, crowd: int = 0) -> dict[str, object]:
+    return {"image_id": image, "category_id": category, "bbox": tlwh, "iscrowd": crowd}
+
+
+def test_penn_fudan_boxes_become_zero_based(tmp_path: Path) -> None:
+    example = penn_fudan(make_penn_fudan(tmp_path), PERSON)[0]
+    assert example.boxes.tolist() == [[10, 20, 30, 60]]
+    assert example.labels.tolist() == [1]
+
+
+def test_an_annotation_without_boxes_or_image_is_named(tmp_path: Path) -> None:
+    make_penn_fudan(tmp_path, "nothing")
+    with pytest.raises(ValueError, match=r"a.txt: expected at least one line 'Bounding box"):
+        penn_fudan(tmp_path, PERSON)
+    (tmp_path / "PNGImages" / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"a.txt: expected its image"):
+        penn_fudan(tmp_path, PERSON)
+
+
+def test_coco_boxes_of_the_wanted_classes_become_corners(tmp_path: Path) -> None:
+    rows = [box(8, 3, 1, 2, 3, 4), box(7, 1, 10, 20, 30, 40), box(8, 1, 0, 0, 9, 9, crowd=1), box(8, 1, 5, 6, 7, 8)]
+    first, second = coco(make_coco(tmp_path, rows), ["person", "car"])
+    assert (first.file.name, first.boxes.tolist(), first.labels.tolist()) == ("a.png", [[10, 20, 40, 60]], [1])
+    assert (second.file.name, second.boxes.tolist()) == ("b.png", [[1, 2, 4, 6], [5, 6, 12, 14]])
+    assert second.labels.tolist() == [2, 1]
+    assert [len(one.boxes) for one in coco(tmp_path / "labels.json", ["car"])] == [0, 1]
+
+
+def test_boxes_without_a_pixel_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [box(7, 1, 10, 20, 30, 40), box(7, 1, 10, 20, 0, 40), box(7, 1, 64, 20, 5, 5), box(7, 1, -9, 0, 11, 5)]
+    with caplog.at_level(logging.WARNING):
+        found = coco(make_coco(tmp_path, rows), ["person"])
+    assert found[0].boxes[:, 0].tolist() == [10, -9]
+    assert caplog.messages == [
+        f"{tmp_path / 'labels.json'}: left out 2 boxes without a pixel in the picture, first annotations[1]"
+    ]
+
+
+def test_coco_images_that_are_missing_or_outside_are_named(tmp_path: Path) -> None:
+    file = make_coco(tmp_path, [], ("a.png", "c.png", "d.png"))
+    with pytest.raises(ValueError, match=r"labels.json: 2 of 3 images are missing beside it, first c.png"):
+        coco(file, ["person"])
+    file.write_text(file.read_text().replace("c.png", "../../etc/c.png"))
+    with pytest.raises(ValueError, match=r"labels.json: ../../etc/c.png leaves the json's folder"):
+        coco(file, ["person"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("[]", "TypeError"), ("{", "JSONDecodeError"), ('{"categories": []}', "KeyError 'images'")],
+)
+def test_json_that_is_not_coco_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"x.json: expected COCO's json of images.*{reason}"):
+        coco(tmp_path / "x.json", ["person"])
+
+
+def test_classes_that_the_labels_do_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="classes: cat is unknown, nearest: car"):
+        find_examples(make_coco(tmp_path, []), ["cat"])
+    make_penn_fudan(tmp_path)
+    with pytest.raises(ValueError, match="its boxes are persons, expected person among classes, got car"):
+        find_examples(tmp_path, ["car"])
+
+
+def test_only_who_stands_behind_is_covered() -> None:
+    front, behind, apart = [0.0, 0, 10, 20], [2.0, 5, 12, 15], [50.0, 0, 60, 30]
+    torch.testing.assert_close(covered(torch.tensor([front, behind, apart])), torch.tensor([0, 0.8, 0]))
+    assert covered(torch.zeros(0, 4)).shape == (0,)
+
+
+def test_who_cannot_be_seen_is_no_example(tmp_path: Path) -> None:
+    make_dataset(tmp_path, 1, 2, seed=0)
+    sequence = find_sequences(tmp_path)[0]
+    rows = ["1,1,11,11,100,200,1,1,1", "1,2,21,21,50,100,1,1,1", "1,3,300,11,50,100,1,1,1", "1,4,300,11,50,99,0,1,1"]
+    (sequence.path / "gt" / "gt.txt").write_text("\n".join(rows))
+    (group,) = find_examples(tmp_path, ["person"])
+    assert [len(example.boxes) for example in group] == [2, 0]
+    assert group[0].boxes[:, 0].tolist() == [10, 299]

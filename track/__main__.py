@@ -1,0 +1,10 @@
+"""The command `grutrack`, also as `python -m track`."""
+
+from __future__ import annotations
+
+import sys
+
+from track.app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands, as Hydra applications: the only place that imports hydra."""

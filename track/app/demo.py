@@ -1,0 +1,127 @@
+"""grutrack demo: track a camera, video or stream live, in a window, into files, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from track.analytics import EventFile, SceneAnalytics
+from track.app.cli import command, instantiate
+from track.app.live.controls import WindowControls
+from track.app.live.playback import Playback
+from track.app.predict import build_detector, check_choices
+from track.detection.source import DetectionSource
+from track.display.overlay import AnnotatedVideo, Overlay
+from track.display.window import NO_DISPLAY, has_display
+from track.media.capture import source_name
+from track.media.results import RESULT_SUFFIXES, ResultWriter
+from track.media.sources import VideoSource, open_source
+from track.pipeline import CAMERA_MODES, Pipeline, Sink, camera_motion_for, detections_from_file
+
+CHOICES = {"camera": CAMERA_MODES}
+EXAMPLES = {"lines": "{door: [320,480,320,0]}", "zones": "{queue: [[0,200],[200,200],[200,480]]}"}
+
+
+@command("demo")
+def main(cfg: DictConfig) -> None:
+    """Track a source and show or write it until it ends, or q or Ctrl-C ends it."""
+    demo(cfg)
+
+
+def demo(cfg: DictConfig) -> None:
+    """Run the demo of a composed config; what was written and counted is kept, however it ends."""
+    check_choices(cfg, CHOICES)
+    output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
+    files = [Path(str(file)) for file in output if file is not None]
+    in_window = cfg.viewer == "window" or (cfg.viewer is None and not files)
+    check_outputs(files, cfg.viewer)
+    if in_window and not has_display():
+        raise ValueError(NO_DISPLAY)
+    analytics = scene_analytics(cfg)
+    folder = Path(str(cfg.output_dir))
+    playback, controls = Playback(), None
+    with ExitStack() as stack:
+        source = open_source(str(cfg.source), playback.print_line, lambda: controls is None or controls.wait())
+        stack.enter_context(closing(source))
+        detections = detection_source(cfg, source)
+        pipeline = Pipeline(detections, camera_motion_for(cfg.camera, source), instantiate(cfg.tracker))
+        overlay = Overlay(detections.label_names, analytics, playback.status)
+        sinks: list[Sink] = [analytics, overlay, EventFile(folder / "events.csv", analytics, detections.label_names)]
+        sinks += [file_sink(stack, file, source.frame_rate, overlay) for file in files]
+        if cfg.viewer not in (None, "window"):
+            sinks.append(rerun_sink(str(cfg.viewer), pipeline, overlay))
+        if in_window:
+            controls = stack.enter_context(WindowControls(pipeline, overlay, analytics, folder, playback))
+        stack.callback(conclude, cfg, playback, analytics, overlay, files)
+        for result in playback.results(source, pipeline(source)):
+            for sink in sinks:
+                sink.write(result)
+            playback.finish(result.frame)
+            if controls is not None:
+                controls.write(result)
+                if not controls.is_open:
+                    break
+
+
+def detection_source(cfg: DictConfig, source: VideoSource) -> DetectionSource:
+    """The detector of a config, or the rows of its detection file."""
+    return build_detector(cfg) or detections_from_file(str(cfg.detections), source)
+
+
+def scene_analytics(cfg: DictConfig) -> SceneAnalytics:
+    """The lines, zones and scale of a config. Raises ValueError where they are no such."""
+    return SceneAnalytics(None, **analytics_options(cfg))
+
+
+def analytics_options(cfg: DictConfig) -> dict[str, Any]:
+    """The arguments of `SceneAnalytics` in a config. Raises ValueError where lines or zones have no names."""
+    given: Any = OmegaConf.to_container(cfg, resolve=True)
+    for key, example in EXAMPLES.items():
+        if not isinstance(given[key] or {}, Mapping):
+            raise ValueError(f"{key}: expected names, as in {key}={example}, got {given[key]}")
+    lines, zones = given["lines"] or {}, given["zones"] or {}
+    return {"lines": lines, "zones": zones, "metres_per_pixel": given["metres_per_pixel"]}
+
+
+def check_outputs(files: Sequence[Path], viewer: str | None) -> None:
+    """Raise ValueError for a file or viewer of no known kind."""
+    suffixes = (".mp4", *RESULT_SUFFIXES)
+    for file in files:
+        if file.suffix not in suffixes:
+            raise ValueError(f"output: {file}: expected a name that ends with {', '.join(suffixes)}")
+    if viewer not in (None, "window", "rerun") and not str(viewer).endswith(".rrd"):
+        raise ValueError(f"viewer: expected window, rerun or a file.rrd, got {viewer}")
+
+
+def file_sink(stack: ExitStack, file: Path, frame_rate: float, overlay: Overlay) -> Sink:
+    """What writes each frame into a file, by its suffix; the stack closes it."""
+    if file.suffix == ".mp4":
+        return stack.enter_context(AnnotatedVideo(file, frame_rate, overlay))
+    return stack.enter_context(ResultWriter(file, overlay.label_names))
+
+
+def rerun_sink(viewer: str, pipeline: Pipeline, overlay: Overlay) -> Sink:
+    """What shows each frame in Rerun, or writes a file for it."""
+    try:
+        from track.display.rerun import RerunViewer
+    except ImportError as error:
+        raise ValueError("viewer: rerun is missing, pip install 'grutrack[rerun]'") from error
+    return RerunViewer(None if viewer == "rerun" else Path(viewer), pipeline.tracker, overlay.label_names)
+
+
+def conclude(
+    cfg: DictConfig, playback: Playback, analytics: SceneAnalytics, overlay: Overlay, files: Sequence[Path]
+) -> None:
+    """Print what was counted, write the images of it, and say where everything is."""
+    folder = Path(str(cfg.output_dir))
+    playback.print_line(f"{source_name(str(cfg.source))}: {playback.summary()}")
+    if not playback.frame_count:
+        return
+    playback.print_line(analytics.summary(overlay.label_names))
+    events = [folder / "events.csv"] if (folder / "events.csv").is_file() else []
+    for file in [*files, *overlay.save(folder), *events]:
+        playback.print_line(str(file))

@@ -1,0 +1,145 @@
+"""grutrack predict: track every sequence or video that a source names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from track.app.cli import command, instantiate
+from track.detection.cache import CachedDetector
+from track.detection.detector import Detector
+from track.detection.source import DetectionSource
+from track.formats.mot import write_tracks
+from track.media.capture import Report
+from track.media.sources import FileSource, Selection, find_sources
+from track.pipeline import CAMERA_MODES, Pipeline, camera_motion_for, detections_from_file
+from track.structures import TrackedFrame, Tracks
+from track.tracking.motion import Motion
+from track.tracking.smoothing import interpolate
+from track.tracking.tracker import Tracker
+
+CHOICES = {
+    "camera": CAMERA_MODES,
+    "postprocess": ("none", "interpolate", "smooth"),
+    "on_error": ("stop", "skip"),
+}
+
+
+@command("predict")
+def main(cfg: DictConfig) -> None:
+    """Write OUTPUT_DIR/<name>.txt for each sequence or video."""
+    print(f"results: {predict(cfg)}")
+
+
+def predict(cfg: DictConfig) -> Path:
+    """Track everything that `source` names; returns the folder of result files."""
+    check_choices(cfg)
+    if cfg.postprocess != "none":
+        print(f"postprocess={cfg.postprocess}: these results use future frames, do not compare them with online ones")
+    tracker: Tracker = instantiate(cfg.tracker)
+    detector = build_detector(cfg)
+    output = Path(str(cfg.output_dir))
+    with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
+        for source in find_sources(str(cfg.source), selection(cfg), report):
+            with closing(source):
+                detections = detection_source(cfg, source, detector, progress)
+                pipeline = Pipeline(detections, camera_motion_for(cfg.camera, source), tracker)
+                track_video(pipeline, source, output / f"{source.name}.txt", cfg.postprocess, progress)
+    return output
+
+
+def track_video(
+    pipeline: Pipeline, source: FileSource, file: Path, postprocess: str = "none", progress: Progress | None = None
+) -> None:
+    """Track one video and write its results; what was tracked before an error is written too."""
+    frames: Iterable[TrackedFrame] = pipeline(source if pipeline.needs_pixels else source.without_pixels())
+    if progress is not None:
+        frames = progress.track(frames, source.frame_count, description=source.name)
+    with closing(TrackFile(file, pipeline.tracker.motion, postprocess)) as results:
+        for result in frames:
+            results.write(result)
+
+
+class TrackFile:
+    """A sink that keeps a video's tracks and writes its result file, whole, when it is closed.
+
+    postprocess: none, interpolate or smooth, by the `motion` model.
+    """
+
+    def __init__(self, file: Path, motion: Motion, postprocess: str = "none") -> None:
+        self.file, self.motion, self.postprocess = file, motion, postprocess
+        self.tracks: list[Tracks] = []
+        self.times: list[float] = []
+        self.affines: list[Tensor] = []
+
+    def write(self, result: TrackedFrame) -> None:
+        """Take in one frame."""
+        self.tracks.append(result.tracks)
+        self.times.append(result.observation.time)
+        self.affines.append(result.observation.affine)
+
+    def close(self) -> None:
+        """Write the file, if there was a frame."""
+        if not self.tracks:
+            return
+        tracks = self.tracks
+        if self.postprocess != "none":
+            smooth = self.postprocess == "smooth"
+            tracks = interpolate(tracks, self.times, self.motion, self.affines, smooth)
+        write_tracks(self.file, tracks)
+
+
+def check_choices(cfg: DictConfig, choices_of: Mapping[str, Sequence[str]] = CHOICES) -> None:
+    """Raise ValueError for an option that is none of its choices."""
+    for key, choices in choices_of.items():
+        if cfg[key] not in choices:
+            raise ValueError(f"{key}: expected one of {', '.join(choices)}, got {cfg[key]}")
+
+
+def selection(cfg: DictConfig) -> Selection:
+    """Which frames of which sequences a config asks for."""
+    names = cfg.sequences
+    return Selection(cfg.split, cfg.stride, cfg.drop_rate, [names] if isinstance(names, str) else names)
+
+
+def build_detector(cfg: DictConfig) -> Detector | None:
+    """The detector of a config; None where detections are read from a file."""
+    return instantiate(cfg.detector) if cfg.detections is None else None
+
+
+def detection_source(
+    cfg: DictConfig, source: FileSource, detector: Detector | None, progress: Progress
+) -> DetectionSource:
+    """The detections of a source: a file's, an earlier run's into the same output, or the detector's."""
+    if detector is None:
+        return detections_from_file(str(cfg.detections), source)
+    file = Path(str(cfg.output_dir)) / source.name / "det" / f"{detector.name}.txt"
+    cached = CachedDetector(detector, file, source.footage, source.selection)
+    if not cached.needs_pixels:
+        print_line(progress, f"{source.name}: detections of an earlier run, {file}")
+    return cached
+
+
+def progress_bar() -> Progress:
+    """A bar of frames."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def print_line(progress: Progress, line: str) -> None:
+    """Print a line above the progress bar, as it is."""
+    progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+@contextmanager
+def unreadable_frames(on_error: str) -> Iterator[Report | None]:
+    """What sources report unreadable frames to: None where the first one stops the run; else they are counted, and the
+    count is printed at the end."""
+    lines: list[str] = []
+    yield lines.append if on_error == "skip" else None
+    if lines:
+        print(f"skipped: {len(lines)}, the first: {lines[0]}")

@@ -1,0 +1,54 @@
+"""grutrack prepare-data: download a public data set and lay it out as MOTChallenge folders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from track.app.cli import command
+from track.datasets.download import Archive, DataSet, dataset_named, download, hub_archives, lay_out, unpack
+
+
+@command("prepare_data")
+def main(cfg: DictConfig) -> None:
+    """Make ROOT/<data set>; what was downloaded before is not downloaded again."""
+    print(f"data: {prepare(dataset_named(cfg.dataset), Path(str(cfg.root)), cfg.names)}")
+
+
+def prepare(dataset: DataSet, root: Path, names: str = "") -> Path:
+    """Download, unpack and lay out a data set beside its final place, then move it there; returns the folder."""
+    home = root / dataset.name
+    print(f"{dataset.name}: {dataset.page}, licence: {dataset.licence}")
+    if home.exists():
+        return home
+    work = home.with_name(f".{dataset.name}.part")
+    archives = hub_archives(dataset.hub, names) if dataset.hub else [Archive(url) for url in dataset.archives]
+    for archive in archives:
+        done = work / f"{archive.name}.done"
+        if done.is_file():
+            continue
+        file = fetch(archive, work)
+        shutil.rmtree(work / "unpacked", ignore_errors=True)
+        try:
+            unpack(file, work / "unpacked")
+        except ValueError:
+            file.unlink()  # damaged: the next run downloads it again
+            raise
+        if not lay_out(work / "unpacked", work / "ready"):
+            raise ValueError(f"{archive.url}: expected sequences (seqinfo.ini) or Penn-Fudan's Annotation in it")
+        done.touch()
+        file.unlink()
+    (work / "ready").rename(home)
+    shutil.rmtree(work)
+    return home
+
+
+def fetch(archive: Archive, folder: Path) -> Path:
+    """Download with a progress bar."""
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        bar = progress.add_task(archive.name, total=archive.size)
+        return download(archive, folder, lambda done, total: progress.update(bar, completed=done, total=total or None))

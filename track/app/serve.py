@@ -1,0 +1,273 @@
+"""grutrack serve: a page in the browser that tracks the visitor's webcam, an uploaded video, or the server's source."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from track.app.cli import command
+from track.app.demo import analytics_options, scene_analytics
+from track.app.live.web_session import Choice, WebOptions, WebSession
+from track.app.predict import check_choices
+from track.media.capture import LiveCapture, source_name
+from track.media.images import to_jpeg
+from track.media.sources import VideoSource, open_source
+from track.pipeline import CAMERA_MODES, camera_motion_for
+
+try:
+    import gradio
+except ImportError as error:
+    raise ValueError("serve: gradio is missing, pip install 'grutrack[web]'") from error
+
+INTERVAL = 0.1  # seconds between images that go to the browser and come from it
+KEPT = 3600  # seconds after which copies of downloaded files are deleted
+MAX_TABS = 50
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+VIDEOS = [".mp4", ".avi", ".mkv", ".mov", ".webm"]
+
+
+@command("serve")
+def main(cfg: DictConfig) -> None:
+    """Serve the page until Ctrl-C or SIGTERM, on the host that was asked for and nowhere else."""
+    serve(cfg)
+
+
+def serve(cfg: DictConfig) -> None:
+    """Serve the page of a composed config; what visitors left is deleted at the end.
+
+    Raises ValueError where the port is taken, and for wrong lines, zones or modes.
+    """
+    check_choices(cfg, {"camera": CAMERA_MODES})
+    scene_analytics(cfg)  # refused now, what is wrong with them
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a service is stopped
+    private = {"share": False, "footer_links": [], "ssr_mode": False, "enable_monitoring": False, "quiet": True}
+    where = {"server_name": cfg.host, "server_port": cfg.port or None, "max_file_size": f"{cfg.upload_limit}mb"}
+    with tempfile.TemporaryDirectory(prefix="track-") as folder, ExitStack() as stack:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "cache")
+        app = WebApp(cfg, WebOptions(cfg), analytics_options(cfg), Path(folder))
+        stack.callback(app.close)
+        blocks = build_page(app).queue(default_concurrency_limit=None)
+        stack.callback(blocks.close)
+        try:
+            _, url, _ = blocks.launch(**private, **where, prevent_thread_lock=True)
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"port={cfg.port}: expected one that is free on {cfg.host}, or port=0") from error
+        print(f"{url} (Ctrl-C ends it)", flush=True)
+        blocks.block_thread()
+
+
+class WebApp:
+    """The sessions of all tabs, and what gradio calls for them."""
+
+    def __init__(self, cfg: DictConfig, options: WebOptions, analytics: Mapping[str, Any], folder: Path) -> None:
+        self.cfg, self.options, self.analytics, self.folder = cfg, options, analytics, folder
+        self.sessions: dict[str, WebSession] = {}
+
+    def close(self) -> None:
+        """End every tab."""
+        for name in list(self.sessions):
+            self._close(name)
+
+    def enter(self, request: gradio.Request) -> None:
+        """A tab was opened."""
+        if len(self.sessions) >= MAX_TABS:
+            raise refusal("there are too many visitors: try again later")
+        folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder))
+        session = WebSession(self.options, self.analytics, folder)
+        self.sessions[str(request.session_hash)] = session
+        with refusals():  # loaded now: a webcam that gets no answer for long is given up
+            self.options.detector(session.choice.detector, session.choice.classes)
+
+    def session(self, request: gradio.Request) -> WebSession:
+        """The session of the tab that asks."""
+        if (session := self.sessions.get(str(request.session_hash))) is None:
+            raise refusal("this tab was closed: load the page again")
+        return session
+
+    def leave(self, request: gradio.Request) -> None:
+        """A tab was closed."""
+        self._close(str(request.session_hash))
+
+    def _close(self, name: str) -> None:
+        if session := self.sessions.pop(name, None):
+            session.close()
+            for file in session.uploads.difference(*(other.uploads for other in list(self.sessions.values()))):
+                file.unlink(missing_ok=True)
+
+    def choose(self, request: gradio.Request, detector: str, classes: list[str], *others: Any) -> Any:
+        """A control was moved; the classes become those that the detector knows."""
+        known = self.options.categories(detector)
+        chosen = [one for one in classes if one in known] or [min(known, key=lambda one: one != "person")]
+        with refusals():
+            self.options.detector(detector, chosen)
+        self.session(request).choose(Choice(detector, chosen, *others))
+        return gradio.update(choices=known, value=chosen)
+
+    def webcam(self, image: np.ndarray | None, request: gradio.Request) -> tuple[Any, Any]:
+        """The newest image of the visitor's webcam, tracked; its time is when it came."""
+        session = self.session(request)
+        with refusals():
+            drawn = None if image is None else session.webcam_frame(torch.from_numpy(image).permute(2, 0, 1))
+        return (gradio.skip(), gradio.skip()) if drawn is None else (to_html(drawn), session.counts())
+
+    def keep_upload(self, file: str, request: gradio.Request) -> None:
+        """A video was uploaded; equal ones of several tabs are one file."""
+        self.session(request).uploads.add(Path(file))
+
+    def track_upload(self, file: str | None, request: gradio.Request) -> Iterator[tuple[str, str]]:
+        """Track a video that was uploaded, and write it."""
+        if file is None:
+            raise refusal("choose a video first")
+        yield from self._watch(self.session(request), file, Path(file).name)
+
+    def watch_source(self, request: gradio.Request) -> Iterator[tuple[str, str]]:
+        """Track what the server was started with, whose name visitors need not know."""
+        yield from self._watch(self.session(request), str(self.cfg.source), "this server's source")
+
+    def stop(self, request: gradio.Request) -> None:
+        """Watch no further."""
+        session = self.session(request)
+        with refusals():
+            session.end()
+
+    def results(self, request: gradio.Request) -> Any:
+        """The tab's files."""
+        with refusals():
+            return gradio.update(value=self.session(request).results(), visible=True)
+
+    def _watch(self, session: WebSession, name: str, shown_name: str) -> Iterator[tuple[str, str]]:
+        def rename(line: str) -> str:
+            return line.replace(source_name(name), shown_name)
+
+        def report(line: str) -> None:
+            session.note = rename(line)
+
+        turn = -1
+        try:
+            source = open_source(name, report, lambda: not session.is_over(turn))
+            with _released(source):
+                turn = session.begin(
+                    None if source.is_live else source.frame_rate, lambda: camera_motion_for(self.cfg.camera, source)
+                )
+                yield from self._play(session, source, turn)
+        except ValueError as error:
+            with suppress(ValueError):
+                session.end(turn)
+            raise refusal(rename(str(error))) from error
+
+    def _play(self, session: WebSession, source: VideoSource, turn: int) -> Iterator[tuple[str, str]]:
+        """Images and counts of a source, a few per second, until it ends or the tab plays something else."""
+        image: Tensor | None = None
+        sent = 0.0
+        for frame in source:
+            drawn = session.step(frame, turn)
+            if drawn is None or session.is_over(turn):
+                return
+            image = drawn
+            if time.monotonic() - sent > INTERVAL:
+                sent = time.monotonic()
+                yield to_html(image), session.counts()
+        if session.is_over(turn):
+            return
+        session.note = "the end"
+        session.end(turn)
+        if image is not None:
+            yield to_html(image), session.counts()
+
+
+@contextmanager
+def _released(source: VideoSource) -> Iterator[None]:
+    """Close a source at the end; without waiting for a camera, since this may run on the server's event loop."""
+    try:
+        yield
+    finally:
+        if isinstance(source, LiveCapture):
+            source.stop()
+        else:
+            source.close()
+
+
+def build_page(app: WebApp) -> gradio.Blocks:
+    """What is on the page."""
+    limit = app.cfg.upload_limit
+    with gradio.Blocks(title="grutrack", analytics_enabled=False, delete_cache=(600, KEPT)) as blocks:
+        with gradio.Row():
+            with gradio.Column(scale=1):
+                add_controls(app)
+                counts = gradio.Markdown(elem_id="counts")
+                prepare = gradio.Button("Results", elem_id="results")
+                some: dict[str, Any] = {"file_count": "multiple", "interactive": False, "visible": False}
+                files = gradio.File(label="Tracks, images, videos", **some)
+                prepare.click(app.results, None, files, **QUIET)
+            with gradio.Column(scale=3):
+                image = gradio.HTML(elem_id="picture")
+                with gradio.Tab("Your webcam"):
+                    straight = gradio.WebcamOptions(mirror=False)
+                    camera = gradio.Image(sources=["webcam"], streaming=True, height=240, webcam_options=straight)
+                    camera.stream(app.webcam, camera, [image, counts], stream_every=INTERVAL, **QUIET)
+                with gradio.Tab("A video"):
+                    file = gradio.File(label=f"At most {limit} MB; deleted with this tab", file_types=VIDEOS)
+                    file.upload(app.keep_upload, file, None, **QUIET)
+                    add_buttons(app.track_upload, app, "Track it", file, [image, counts])
+                if app.cfg.source is not None:
+                    with gradio.Tab("This server's source"):
+                        add_buttons(app.watch_source, app, "Watch", None, [image, counts])
+        blocks.load(app.enter, **QUIET)
+        blocks.unload(app.leave)
+    return blocks
+
+
+def add_controls(app: WebApp) -> None:
+    """Detector, tracker, score threshold, classes, trails, as they were when the server was started."""
+    options, first = app.options, app.options.first
+    detector = gradio.Dropdown([*options.detectors], value=first.detector, label="Detector")
+    known = options.categories(first.detector)
+    classes = gradio.Dropdown(known, value=first.classes, label="Classes", multiselect=True)
+    tracker = gradio.Dropdown([*options.trackers], value=first.tracker, label="Tracker")
+    score = gradio.Slider(
+        min(0.1, first.min_score), 0.95, first.min_score, step=0.05, label="Score from", elem_id="score"
+    )
+    trails = gradio.Checkbox(first.show_trails, label="Trails")
+    controls: list[Any] = [detector, classes, tracker, score, trails]  # in the order of `Choice`
+    gradio.on([one.input for one in controls], app.choose, controls, classes, **QUIET)
+
+
+def add_buttons(track: Callable[..., Any], app: WebApp, name: str, given: Any, shown_in: list[Any]) -> None:
+    """Buttons that start and stop."""
+    with gradio.Row():
+        gradio.Button(name, variant="primary").click(track, given, shown_in, **QUIET)
+        gradio.Button("Stop").click(app.stop, None, None, **QUIET)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Let the page show what is refused inside."""
+    try:
+        yield
+    except ValueError as error:
+        raise refusal(str(error)) from error
+
+
+def refusal(line: str) -> gradio.Error:
+    """What the page shows of a mistake."""
+    return gradio.Error(line, print_exception=False)
+
+
+def to_html(image: Tensor) -> str:
+    """A (3, H, W) uint8 RGB image as HTML that needs no file."""
+    data = base64.b64encode(to_jpeg(image)).decode()
+    return f'<img alt="tracks" style="width: 100%" src="data:image/jpeg;base64,{data}">'

@@ -1,0 +1,1 @@
+"""Data sets: annotations, downloads, and generated ones."""

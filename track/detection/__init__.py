@@ -1,0 +1,1 @@
+"""Detectors: networks, their fast inference, and the cache of what they find."""

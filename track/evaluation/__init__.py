@@ -1,0 +1,1 @@
+"""Scores of tracks and detections, calibration, and plots of them."""

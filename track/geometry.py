@@ -1,0 +1,55 @@
+"""Geometry that several rooms share: affines of the camera's motion, foot points, coverage of boxes by nearer ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_area
+
+
+def identity_affine() -> Tensor:
+    """(2, 3) the affine that moves nothing."""
+    return torch.eye(2, 3)
+
+
+def compose_affines(affines: Iterable[Tensor]) -> Tensor:
+    """(2, 3) the affine that applies all of `affines`, (2, 3) each, one after another."""
+    total = torch.eye(3, dtype=torch.float64)
+    for affine in affines:
+        total = torch.cat([affine.double(), total[2:]]) @ total
+    return total[:2].float()
+
+
+def invert_affine(affine: Tensor) -> Tensor:
+    """(2, 3) the affine that undoes `affine` (2, 3)."""
+    linear = torch.linalg.inv(affine[:, :2].double())
+    return torch.cat([linear, -linear @ affine[:, 2:].double()], 1).float()
+
+
+def magnification(affine: Tensor) -> Tensor:
+    """() the factor by which an affine (2, 3) scales lengths, on average over directions."""
+    return torch.linalg.det(affine[:, :2]).abs().sqrt()
+
+
+def foot_points(boxes: Tensor) -> Tensor:
+    """(N, 2) x and y of the middle of the lower edge of boxes (N, 4), xyxy pixels."""
+    return torch.stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]], 1)
+
+
+def box_centers(boxes: Tensor) -> Tensor:
+    """(N, 2) x and y of the centers of boxes (N, 4), xyxy pixels."""
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def occluded_fraction(boxes: Tensor) -> Tensor:
+    """(N,) the fraction, 0 to 1, of each box (N, 4) that is hidden by the single box that hides most of it.
+
+    Of two overlapping boxes the one whose lower edge is lower in the image is nearer to the camera.
+    """
+    top_left = torch.maximum(boxes[:, None, :2], boxes[:, :2])
+    bottom_right = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
+    shared = (bottom_right - top_left).clamp(min=0).prod(2) / box_area(boxes).clamp(min=1)[:, None]
+    nearer = boxes[:, 3] > boxes[:, None, 3]
+    return torch.cat([shared * nearer, boxes.new_zeros(len(boxes), 1)], 1).amax(1)

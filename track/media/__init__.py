@@ -1,0 +1,1 @@
+"""Frames in and out: files, cameras and streams, videos and result files."""

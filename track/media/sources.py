@@ -1,0 +1,333 @@
+"""Video sources: files, folders of images, MOTChallenge sequences, cameras and streams, each iterated as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from queue import Queue
+from threading import Semaphore, Thread
+from typing import Protocol, TypeVar, cast
+
+import cv2
+from torch import Tensor
+
+from track.formats.mot import VIDEO_SUFFIXES, MotSequence, find_sequences, image_files, read_sequence
+from track.media.capture import LiveCapture, Report, is_camera, is_url, open_capture, source_name
+from track.media.images import read_image, to_rgb
+from track.structures import Frame
+
+Item = TypeVar("Item")
+
+
+class VideoSource(Protocol):
+    """A video as something to iterate, opened once."""
+
+    @property
+    def name(self) -> str:
+        """What messages and result files call it."""
+        ...
+
+    @property
+    def frame_count(self) -> int | None:
+        """How many frames it says it has; None where it does not know."""
+        ...
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        ...
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a camera or stream, whose newest frame is always the next one."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames in order, numbered from 1, with increasing times in seconds."""
+        ...
+
+    def without_pixels(self) -> VideoSource:
+        """The same frames, blank: for those who need numbers and times alone."""
+        ...
+
+    def close(self) -> None:
+        """Release the device or file."""
+        ...
+
+
+def open_source(
+    source: str | int | Path,
+    report: Report | None = None,
+    idle: Callable[[], bool] | None = None,
+    frame_rate: float = 30.0,
+) -> VideoSource:
+    """The video that a camera's index, file, folder (of images, or of a MOTChallenge sequence) or URL names.
+
+    frame_rate: of a folder of images, which carry no times. report, idle: see `LiveCapture`; with `report` frames of
+    files that cannot be read are reported in a line and skipped instead of ending the video with a ValueError.
+    Raises ValueError where there is no such source.
+    """
+    path = Path(str(source))
+    if path.is_dir():
+        if (path / "seqinfo.ini").is_file():
+            return SequenceSource(read_sequence(path), report)
+        return ImageFolder(path, frame_rate, report)
+    if is_camera(source):
+        return LiveCapture(source if isinstance(source, int) else str(source), report, idle)
+    video = open_capture(source)
+    has_end = not is_url(source) or (str(source).startswith("http") and video.get(cv2.CAP_PROP_FRAME_COUNT) > 0)
+    return VideoFile(str(source), report, video) if has_end else LiveCapture(str(source), report, idle, video)
+
+
+class VideoFile:
+    """A video file, or one that a web server hands out. Raises ValueError where it cannot be opened, and, unless
+    `report` is given, where it stops before its end (after the frames that could be read)."""
+
+    is_live = False
+
+    def __init__(
+        self, path: str | Path, report: Report | None = None, video: cv2.VideoCapture | None = None, pixels: bool = True
+    ) -> None:
+        self.path, self.report, self.pixels = path, report or _refuse, pixels
+        self._video: cv2.VideoCapture | None = video or open_capture(path)
+        self.footage, self.selection = Path(source_name(path)), "all"
+        self.name = self.footage.stem
+        count = int(self._video.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frame_count = count if count > 0 else None
+        self.frame_rate = _plausible(self._video.get(cv2.CAP_PROP_FPS))
+
+    def __iter__(self) -> Iterator[Frame]:
+        video = self._video or open_capture(self.path)
+        self._video = None  # the next iteration starts again
+        number = 0
+        last = -1.0
+        try:
+            for number, frame in enumerate(self._frames(video), 1):
+                stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                last = stamp if stamp > last else last + 1 / self.frame_rate
+                yield Frame(frame.image, last, number)
+        finally:
+            video.release()
+        if number == 0:
+            raise ValueError(f"{source_name(self.path)}: expected a video, no frame could be read")
+        count = self.frame_count or 0
+        if count - number > max(2, 0.02 * count):
+            self.report(f"{source_name(self.path)}: stopped after frame {number}, expected {count}")
+
+    def _frames(self, video: cv2.VideoCapture) -> Iterator[Frame]:
+        """The frames as they are decoded, or blank ones; without their times and numbers."""
+        if self.pixels:
+            while (read := video.read())[0]:
+                yield Frame(to_rgb(read[1]), 0.0, 0)
+        else:
+            height, width = (int(video.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+            while video.grab():
+                yield Frame.blank(height, width, 0.0, 0)
+
+    def without_pixels(self) -> VideoFile:
+        """See `VideoSource`."""
+        video, self._video = self._video, None
+        return VideoFile(self.path, self.report, video, pixels=False)
+
+    def close(self) -> None:
+        """See `VideoSource`."""
+        if self._video is not None:
+            self._video.release()
+            self._video = None
+
+
+class ImageFolder:
+    """A folder of images as a video of `frame_rate`. Raises ValueError where it has none, and, unless `report` is
+    given, at the first image that cannot be read; the frames after a skipped one keep their numbers."""
+
+    is_live = False
+
+    def __init__(
+        self, folder: str | Path, frame_rate: float = 30.0, report: Report | None = None, pixels: bool = True
+    ) -> None:
+        self.folder, self.frame_rate, self.report, self.pixels = Path(folder), frame_rate, report or _refuse, pixels
+        self.footage, self.selection = self.folder, "all"
+        self.name = self.folder.resolve().name
+        self.files = image_files(self.folder)
+        if not self.files:
+            raise ValueError(f"{folder}: expected at least one image (jpg, png, bmp), found none")
+        self.frame_count = len(self.files)
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self.pixels:
+            return read_images(self.files, self.frame_rate, self.report)
+        first = read_image(self.files[0])
+        height, width = (0, 0) if first is None else first.shape[1:]
+        return (Frame.blank(height, width, k / self.frame_rate, k + 1) for k in range(len(self.files)))
+
+    def without_pixels(self) -> ImageFolder:
+        """See `VideoSource`."""
+        return ImageFolder(self.folder, self.frame_rate, self.report, pixels=False)
+
+    def close(self) -> None:
+        """See `VideoSource`."""
+
+
+class SequenceSource:
+    """The frames of a MOTChallenge sequence's split, numbered from 1, from its images or its video.
+
+    A frame that cannot be read, and is reported instead of refused, is blank. Raises ValueError where the sequence has
+    neither images nor a video, when it is iterated with pixels, or fewer frames than seqinfo.ini says.
+    """
+
+    is_live = False
+
+    def __init__(self, sequence: MotSequence, report: Report | None = None, pixels: bool = True) -> None:
+        self.sequence, self.report, self.pixels = sequence, report, pixels
+        self.name, self.frame_count, self.frame_rate = sequence.name, len(sequence), sequence.frame_rate
+        self.selection = f"{sequence.frame_numbers}"
+
+    @property
+    def footage(self) -> Path:
+        """The folder of images or the video file; the sequence's folder where it has neither."""
+        images = self.sequence.path / self.sequence.image_dir
+        return images if self.sequence.images() is not None else self.sequence.video() or self.sequence.path
+
+    def __iter__(self) -> Iterator[Frame]:
+        images = self._images() if self.pixels else repeat(None)
+        for number, (time, image) in enumerate(zip(self.sequence.times, images, strict=False), 1):
+            if image is None:
+                yield Frame.blank(self.sequence.height, self.sequence.width, time, number)
+            else:
+                yield Frame(image, time, number)
+
+    def without_pixels(self) -> SequenceSource:
+        """See `VideoSource`."""
+        return SequenceSource(self.sequence, self.report, pixels=False)
+
+    def close(self) -> None:
+        """See `VideoSource`."""
+
+    def _images(self) -> Iterator[Tensor | None]:
+        """The image of each frame of the split; None for one that could not be read."""
+        images, video = self.sequence.images(), self.sequence.video()
+        if images is not None:
+            frames = read_images(images, self.frame_rate, self.report or _refuse)
+            numbers: Sequence[int] = range(1, len(images) + 1)
+        elif video is not None:
+            frames = iter(VideoFile(video, self.report))
+            numbers = self.sequence.frame_numbers
+        else:
+            folder = self.sequence.image_dir
+            raise ValueError(f"{self.sequence.path}: expected {folder}/ or a video file, or detections=FILE")
+        taken = 0
+        last = 0
+        for frame in frames:
+            last = frame.number
+            while taken < len(numbers) and numbers[taken] <= last:
+                yield frame.image if numbers[taken] == last else None
+                taken += 1
+        if taken < len(numbers) and self.report is None:
+            raise ValueError(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, found {last}")
+        yield from repeat(None, len(numbers) - taken)
+
+
+FileSource = VideoFile | ImageFolder | SequenceSource  # with `footage`, its path, and `selection`, which frames of it
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames of which sequences: the arguments of `find_sequences`."""
+
+    split: str = "all"
+    stride: int = 1
+    drop_rate: float = 0.0
+    names: Collection[str] | None = None
+
+
+def find_sources(
+    source: str | Path, selection: Selection = Selection(), report: Report | None = None
+) -> Iterator[FileSource]:
+    """Every video that a path names, opened in its turn.
+
+    source: a folder of MOTChallenge sequences, at any depth, of video files, or of images; a video file, or its URL.
+    Raises ValueError where there is none, and for a `selection` of anything but sequences (names also select videos).
+    """
+    path = Path(source)
+    if path.is_dir() and next(path.rglob("seqinfo.ini"), None) is not None:
+        chosen = find_sequences(path, selection.split, selection.stride, selection.drop_rate, selection.names)
+        return (SequenceSource(one, report) for one in chosen)
+    if selection != Selection(names=selection.names):
+        raise ValueError(f"{source}: split, stride and drop_rate are for MOTChallenge sequences, found none")
+    videos = _video_files(path, selection.names) if path.is_dir() else []
+    if videos:
+        return (VideoFile(one, report) for one in videos)
+    if selection.names is not None:
+        raise ValueError(f"{source}: sequences are for a folder of sequences or videos")
+    if path.is_dir() and not image_files(path):
+        raise ValueError(f"{source}: no sequences below it, expected folders with a seqinfo.ini, videos or images")
+    opened = open_source(source, report)
+    if isinstance(opened, LiveCapture):
+        opened.close()
+        raise ValueError(f"{opened.name}: expected a file or folder, not a camera or stream")
+    return iter([cast(FileSource, opened)])
+
+
+def read_images(files: Sequence[Path], frame_rate: float, report: Report) -> Iterator[Frame]:
+    """Image files as frames; one that cannot be read is reported and skipped."""
+    for number, file in enumerate(files, 1):
+        image = read_image(file)
+        if image is None:
+            report(f"{file}: expected an image that can be read")
+        else:
+            yield Frame(image, (number - 1) / frame_rate, number)
+
+
+def _video_files(folder: Path, names: Collection[str] | None) -> list[Path]:
+    """The video files in a folder, of these those of the `names`. Raises ValueError as `find_sequences` does."""
+    found = sorted(f for f in folder.iterdir() if f.suffix.lower() in VIDEO_SUFFIXES)
+    known = [file.stem for file in found]
+    twice = next((name for name in known if known.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"{folder}: two videos are called {twice}, expected each name once")
+    unknown = sorted(set(names or ()) - set(known))
+    if found and unknown:
+        raise ValueError(f"{folder}: no video is called {unknown[0]}, expected some of {', '.join(known)}")
+    return [file for file in found if names is None or file.stem in names]
+
+
+def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
+    """The items, up to `depth` of which are produced on another thread while one is used. Errors come in their turn."""
+    produced: Queue[tuple[Item | None, BaseException | None]] = Queue()
+    room, source = Semaphore(depth), iter(items)
+    stopped = False
+
+    def work() -> None:
+        try:
+            while room.acquire() and not stopped:
+                produced.put((next(source), None))
+        except BaseException as error:
+            produced.put((None, error))
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = produced.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            room.release()
+            yield cast(Item, item)
+    finally:
+        stopped = True
+        room.release()
+        thread.join()
+        if isinstance(source, Generator):
+            source.close()
+
+
+def _refuse(line: str) -> None:
+    raise ValueError(line)
+
+
+def _plausible(rate: float) -> float:
+    return rate if 0 < rate < 1000 else 30.0

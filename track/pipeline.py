@@ -1,0 +1,114 @@
+"""The one road from a video to its tracks: every command that tracks runs this loop.
+
+for result in Pipeline(detector, OpticalFlow(), tracker)(open_source("street.mp4")):
+    for sink in sinks:
+        sink.write(result)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from track.detection.source import DetectionSource, PrecomputedDetections
+from track.formats.mot import read_detections
+from track.media.sources import SequenceSource, VideoSource, prefetch
+from track.structures import Detections, Frame, Observation, TrackedFrame
+from track.tracking.camera_motion import AffineFile, CameraMotion, OpticalFlow, Static
+from track.tracking.tracker import Tracker
+
+CAMERA_MODES = ("auto", "none", "file", "estimate")
+
+
+class Sink(Protocol):
+    """Takes what the pipeline yields: files, windows, counts, scores."""
+
+    def write(self, result: TrackedFrame) -> None:
+        """Take in one frame; frames come in order."""
+        ...
+
+
+class Pipeline:
+    """Detects, compensates the camera's motion and tracks, one frame after another.
+
+    detections: finds the objects of each frame. camera_motion: says how the camera moved. tracker: owns the identities.
+    All three belong to the pipeline while it runs; it starts each video by resetting them.
+    """
+
+    def __init__(self, detections: DetectionSource, camera_motion: CameraMotion, tracker: Tracker) -> None:
+        self.detections, self.camera_motion, self.tracker = detections, camera_motion, tracker
+
+    @property
+    def min_score(self) -> float:
+        """The score below which the tracker ignores detections; may be set between two frames."""
+        return self.tracker.min_score
+
+    @min_score.setter
+    def min_score(self, score: float) -> None:
+        self.tracker.min_score = score
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether the frames' images are looked at; if not, `source.without_pixels()` will do."""
+        return self.detections.needs_pixels or self.camera_motion.needs_pixels
+
+    def __call__(self, source: VideoSource) -> Iterator[TrackedFrame]:
+        """Track a video from its first frame.
+
+        Files are read ahead on another thread and may be detected several frames at a time; of a live source each frame
+        is tracked before the next one is taken. Raises ValueError where the source cannot be read on, after the frames
+        before that.
+        """
+        self.reset()
+        if source.is_live:
+            yield from map(self.step, source)
+        else:
+            for frame, detections in self.detections.detect(prefetch(source)):
+                yield self._track(frame, detections)
+
+    def step(self, frame: Frame) -> TrackedFrame:
+        """Track one more frame of a video whose frames are pushed instead of pulled."""
+        return next(self._track(*pair) for pair in self.detections.detect([frame]))
+
+    def reset(self) -> None:
+        """Forget the video so far: the next frame is the first of another one."""
+        self.tracker.reset()
+        self.camera_motion.reset()
+
+    def _track(self, frame: Frame, detections: Detections) -> TrackedFrame:
+        affine = self.camera_motion(frame, detections.boxes)
+        tracks = self.tracker.update(detections, frame.time, affine)
+        return TrackedFrame(frame, Observation(frame.number, frame.time, detections, affine), tracks)
+
+
+def camera_motion_for(mode: str, source: VideoSource) -> CameraMotion:
+    """The camera motion of a source by one of `CAMERA_MODES`.
+
+    auto: a sequence's gmc.txt where it has one, else estimated from the frames, else none. Raises ValueError for another
+    mode, and where a file is asked for that the source does not have.
+    """
+    if mode not in CAMERA_MODES:
+        raise ValueError(f"camera: expected one of {', '.join(CAMERA_MODES)}, got {mode}")
+    sequence = source.sequence if isinstance(source, SequenceSource) else None
+    if mode == "file" and sequence is None:
+        raise ValueError(f"camera=file: {source.name} is no MOTChallenge sequence, expected a folder with gmc.txt")
+    if sequence is not None and (mode == "file" or (mode == "auto" and sequence.has("gmc.txt"))):
+        return AffineFile(sequence.affines())
+    if mode == "none" or (mode == "auto" and sequence is not None and not sequence.has_footage()):
+        return Static()
+    return OpticalFlow()
+
+
+def detections_from_file(file: str, source: VideoSource) -> PrecomputedDetections:
+    """The detections of a source in a MOTChallenge file: in the sequence's folder, beside the footage, or as given.
+
+    Raises ValueError where it is absent or malformed, and of a source that does not know how many frames it has.
+    """
+    if isinstance(source, SequenceSource):
+        return PrecomputedDetections(source.sequence.detections(file))
+    if source.frame_count is None:
+        raise ValueError(f"detections: {source.name} does not say how many frames it has, expected a file or folder")
+    beside = getattr(source, "footage", Path()).parent / file
+    path = beside if beside.is_file() else Path(file)
+    return PrecomputedDetections(read_detections(path, source.frame_count))

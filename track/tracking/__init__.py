@@ -1,0 +1,1 @@
+"""The method: motion, association, and the tracker that joins them."""
