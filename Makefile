@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 .PHONY: demo test check ablation
 demo: .venv/installed
-	$(BIN)/python scripts/walkthrough.py
+	$(BIN)/python scripts/quickstart.py
 
 test: .venv/tested
 	$(BIN)/pytest -q

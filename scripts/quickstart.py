@@ -1,114 +1,112 @@
 """The whole pipeline, small and without a download: what `make demo` runs.
 
-Draws street videos, trains the detector and the GRU on them, tracks held-out ones from pixels, scores them, writes a
-video and a picture; then tracks the two real sequences that the motmetrics package carries, with both trackers.
+Draws street videos, trains the detector and the motion model on them, tracks held-out ones from pixels, scores them and
+writes a video; then tracks the two real sequences that the motmetrics package carries, with both trackers.
 """
+
+from __future__ import annotations
 
 import shutil
 import time
 from pathlib import Path
 
 import motmetrics
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from rich.console import Console
 
+from track.app.cli import CONFIGS
 from track.app.demo import demo
 from track.app.evaluate import print_figures, read_results, write_figures
 from track.app.predict import predict
 from track.app.train import train
 from track.datasets.streets import make_dataset
-from track.evaluation.tracking import Pairs, evaluate_tracking
-from track.formats.mot import find_sequences
+from track.evaluation.tracking import evaluate_tracking
+from track.formats.mot import find_sequences, write_info
 
-HOME = Path(__file__).parent.parent
-OUT = HOME / "outputs" / "walkthrough"
-INI = "[Sequence]\nname={0}\nframeRate=25\nseqLength={1}\nimWidth=640\nimHeight=480\n"
-SMALL = ["model.name=small_fcos", "model.weights=null", "model.learning_rate=4e-3", "data.batch_size=8"]
-SHORT = ["trainer.max_epochs=7", "trainer.check_val_every_n_epoch=7", "data.every=3", "data.val_fraction=0.1"]
-BORDERS = ["lines={door: [160,240,160,140]}", "zones={queue: [[210,180],[310,180],[310,235],[210,235]]}"]
-MOTION = ["trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40"]
+OUTPUT = Path(__file__).parents[1] / "outputs" / "quickstart"
+DETECTOR = [
+    *("task=detector", "model.name=small_fcos", "model.weights=null", "model.learning_rate=4e-3"),
+    *("data.batch_size=8", "data.stride=3", "data.val_fraction=0.1"),
+    *("trainer.max_epochs=7", "trainer.check_val_every_n_epoch=7"),
+]
+MOTION = ["task=motion", "trainer.max_epochs=40", "trainer.check_val_every_n_epoch=40"]
+REGIONS = ["lines={door: [160,240,160,140]}", "zones={queue: [[210,180],[310,180],[310,235],[210,235]]}"]
+TUD = {"TUD-Campus": 71, "TUD-Stadtmitte": 179}  # frames
 
 
 def main() -> None:
-    """Five steps, each through the same functions as its command."""
-    began = time.perf_counter()
-    shutil.rmtree(OUT, ignore_errors=True)
-    say("1/5 draw street videos: 24 to train on, 3 held out")
-    make_dataset(OUT / "streets" / "train", sequences=24, frames=60, seed=0)
-    make_dataset(OUT / "streets" / "test", sequences=3, frames=150, seed=7)
-    say("2/5 train the detector on their pixels, then the GRU on their trajectories")
-    data = f"data.root={OUT / 'streets' / 'train'}"
-    train(config("train", "detector", "task=detector", data, *SMALL, *SHORT))
-    train(config("train", "motion", "task=motion", data, *MOTION))
+    """Five steps, each through the functions of its command."""
+    start = time.perf_counter()
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    print_step("1/5 draw street videos: 24 to train on, 3 held out")
+    make_dataset(OUTPUT / "streets" / "train", sequences=24, frames=60, seed=0)
+    held_out = make_dataset(OUTPUT / "streets" / "test", sequences=3, frames=150, seed=7)
+    print_step("2/5 train the detector on their pixels, then the motion model on their trajectories")
+    root = f"data.root={OUTPUT / 'streets' / 'train'}"
+    train(config("train", "detector", root, *DETECTOR))
+    train(config("train", "motion", root, *MOTION))
     trained = [
-        f"detector.checkpoint={OUT / 'detector' / 'detector.safetensors'}",
-        f"tracker.weights={OUT / 'motion' / 'motion.safetensors'}",
+        f"detector.checkpoint={OUTPUT / 'detector' / 'detector.safetensors'}",
+        f"tracker.weights={OUTPUT / 'motion' / 'motion.safetensors'}",
     ]
-    say("3/5 track the held-out videos from pixels and score them")
-    source = f"source={OUT / 'streets' / 'test'}"
-    pixels(predict(config("predict", "tracks", source, *trained)))
-    say("4/5 draw a video of one, with a line and a zone to count people")
-    first = find_sequences(OUT / "streets" / "test")[0]
-    video = f"output={OUT / 'tracks.mp4'}"
-    demo(config("demo", "demo", f"source={first.path / 'img1'}", video, *BORDERS, *trained))
-    say("5/5 track two real sequences (TUD-Campus, TUD-Stadtmitte) with both trackers")
-    real = real_sequences(OUT / "real")
-    for tracker in ("kalman", "gru"):
-        found = predict(config("predict", tracker, f"source={real}", "detections=det/det.txt", f"tracker={tracker}"))
-        say(f"    tracker={tracker}")
-        print_figures(evaluate_tracking(pairs(real, found)))
-    farewell(time.perf_counter() - began)
+    print_step("3/5 track the held-out videos from pixels and score them")
+    score(held_out, predict(config("predict", "tracks", f"source={held_out}", *trained)), OUTPUT / "metrics.csv")
+    print_step("4/5 write a video of one, with a line and a zone to count people at")
+    first = find_sequences(held_out)[0]
+    demo(config("demo", "demo", f"source={first.path}", f"output={OUTPUT / 'tracks.mp4'}", *REGIONS, *trained))
+    print_step("5/5 track two real sequences (TUD-Campus, TUD-Stadtmitte) with both trackers")
+    real = real_sequences(OUTPUT / "real")
+    for tracker in ("bytetrack", "gru"):
+        options = f"source={real}", "detections=det/det.txt", f"tracker={tracker}"
+        results = predict(config("predict", tracker, *options))
+        print_step(f"    tracker={tracker}")
+        score(real, results, results / "metrics.csv")
+    print_step(f"\ndone in {time.perf_counter() - start:.0f} s; everything is in {OUTPUT}")
+    print(WHAT_IS_THERE)
 
 
-def config(name: str, folder: str, *overrides: str) -> DictConfig:
-    """A command's config, its output below OUT."""
-    with initialize_config_dir(str(HOME / "conf"), version_base=None):
-        return compose(name, [*overrides, f"output_dir={OUT / folder}"])
+def config(name: str, folder: str, *options: str) -> DictConfig:
+    """A command's config, its output below OUTPUT."""
+    with initialize_config_module(CONFIGS, version_base=None):
+        return compose(name, [*options, f"output_dir={OUTPUT / folder}"])
 
 
-def pixels(predictions: Path) -> None:
-    """Print and keep the scores of the held-out videos."""
-    figures = evaluate_tracking(pairs(OUT / "streets" / "test", predictions))
+def score(root: Path, results: Path, file: Path) -> None:
+    """Print and write the scores of every sequence below root."""
+    pairs = {s.name: (s.truth(), read_results(results, s)) for s in find_sequences(root)}
+    figures = evaluate_tracking(pairs)
     print_figures(figures)
-    write_figures(figures, OUT / "metrics.csv")
+    write_figures(figures, file)
 
 
 def real_sequences(root: Path) -> Path:
     """Sequences of the ground truth and hypothesis boxes in motmetrics' package, the latter as detections."""
-    for name, length in (("TUD-Campus", 71), ("TUD-Stadtmitte", 179)):
+    for name, length in TUD.items():
         source, folder = Path(motmetrics.__file__).parent / "data" / name, root / name
         (folder / "gt").mkdir(parents=True)
         (folder / "det").mkdir()
-        (folder / "seqinfo.ini").write_text(INI.format(name, length))
+        write_info(folder, frame_rate=25, length=length, width=640, height=480)
         shutil.copy(source / "gt.txt", folder / "gt" / "gt.txt")
         rows = [row.split(",") for row in (source / "test.txt").read_text().split()]
-        (folder / "det" / "det.txt").write_text("".join(",".join([r[0], "-1", *r[2:6], "1"]) + "\n" for r in rows))
+        detections = (",".join([row[0], "-1", *row[2:6], "1"]) + "\n" for row in rows)
+        (folder / "det" / "det.txt").write_text("".join(detections))
     return root
 
 
-def pairs(root: Path, folder: Path) -> Pairs:
-    """Ground truth and results of every sequence below root."""
-    return {s.name: (s.truth(), read_results(folder, s)) for s in find_sequences(root)}
+WHAT_IS_THERE = """\
+  tracks.mp4          the first held-out video with its tracks, plays in a browser
+  demo/               trajectories.png, heatmap.png, and who crossed the line (events.csv)
+  metrics.csv         the scores of the held-out videos
+  tracks/*.txt        their tracks, in MOTChallenge format
+  detector/, motion/  weights, curves.png and metrics.csv of the two trainings
+next:
+  .venv/bin/grutrack demo source=YOUR_VIDEO.mp4 output=out.mp4 detector.name=fcos_mobilenet_v2_fpn
+  .venv/bin/grutrack predict source=MOT17/train detections=det/yolox.txt output_dir=results
+  .venv/bin/grutrack evaluate ground_truth=MOT17/train predictions=results"""
 
 
-def farewell(seconds: float) -> None:
-    """Where everything is, and what to try next."""
-    say(f"\ndone in {seconds:.0f} s; everything is in {OUT}")
-    print(
-        "  tracks.mp4          the first held-out video with its tracks, plays in a browser\n"
-        "  demo/               where everybody went (trajectories.png, heatmap.png), who crossed the line (events)\n"
-        "  metrics.csv         the scores of the held-out videos\n"
-        "  tracks/*.txt        the tracks, in MOTChallenge format\n"
-        "  detector/, motion/  weights, curves.png, metrics.csv of the two trainings\n"
-        "next:\n"
-        "  .venv/bin/python scripts/demo.py source=YOUR_VIDEO.mp4 output=out.mp4 detector=fcos_mobilenet_v2\n"
-        "  .venv/bin/python scripts/predict.py source=MOT17/train detections=det/yolox.txt output_dir=results\n"
-        "  .venv/bin/python scripts/evaluate.py truth=MOT17/train predictions=results"
-    )
-
-
-def say(text: str) -> None:
+def print_step(text: str) -> None:
     """A heading."""
     Console().print(text, style="bold", highlight=False)
 

@@ -1,12 +1,48 @@
-"""What every test shares: one thread (on two cores the suite is ten times faster) and the real data."""
+"""What every test shares: one thread (on two cores the suite is ten times faster), the commands, and the real data."""
+
+from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+class Finished(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Finished]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run `grutrack COMMAND OPTION ...` in this process, in the test's own folder."""
+    from track.app.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["grutrack"])
+
+    def run(*arguments: str) -> Finished:
+        capsys.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        out, err = capsys.readouterr()
+        return Finished(code, out, err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
-"""A camera on loopback: a white square that moves right, as MJPEG over HTTP, to be killed and started again."""
+"""A moving white square, a detector that finds it, and an MJPEG stream of it on loopback that can be interrupted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
@@ -11,19 +11,19 @@ import torch
 from track.media.images import to_jpeg
 from track.structures import Detections, Frame
 
-SPEED = 60.0  # pixels a second
+SPEED = 60.0  # pixels per second
 
 
-def scene(at: float) -> torch.Tensor:
-    """What the camera sees at a time."""
+def scene(time: float) -> torch.Tensor:
+    """The image at a time: a white square that moves to the right."""
     image = torch.full((3, 120, 320), 40, dtype=torch.uint8)
-    left = round(20 + SPEED * at)
+    left = round(20 + SPEED * time)
     image[:, 40:80, left : left + 20] = 255
     return image
 
 
 def bright(frame: Frame) -> Detections:
-    """A detector of what is white."""
+    """Detect what is white."""
     rows, columns = (frame.image.float().mean(0) > 200).nonzero().T
     if not len(rows):
         return Detections.empty()
@@ -31,12 +31,22 @@ def bright(frame: Frame) -> Detections:
     return Detections.from_rows([[*box, 0.95, 1]])
 
 
-class Camera:
-    """Serves /camera.mjpg on a port of its own choice; `silent` keeps the line open and says nothing."""
+class BrightDetector:
+    """`bright` as a `DetectionSource`, one frame at a time."""
 
-    def __init__(self, picture: Callable[[], torch.Tensor], rate: float = 30.0, port: int = 0) -> None:
-        self.off, self.silent = Event(), Event()
-        camera = self
+    label_names = ("background", "person")
+    needs_pixels = True
+
+    def detect(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
+        return ((frame, bright(frame)) for frame in frames)
+
+
+class MjpegServer:
+    """Serves /camera.mjpg on a free port; while `silent` is set, connections stay open but no frame is sent."""
+
+    def __init__(self, image: Callable[[], torch.Tensor], rate: float = 30.0, port: int = 0) -> None:
+        self.stopped, self.silent = Event(), Event()
+        mjpeg = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -44,13 +54,13 @@ class Camera:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 try:
-                    while not camera.off.wait(1 / rate):
-                        if not camera.silent.is_set():
-                            data = to_jpeg(picture())
+                    while not mjpeg.stopped.wait(1 / rate):
+                        if not mjpeg.silent.is_set():
+                            data = to_jpeg(image())
                             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                             self.wfile.write(head.encode() + data + b"\r\n")
                 except OSError:
-                    pass  # who watched has gone
+                    pass  # the client has disconnected
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -63,6 +73,7 @@ class Camera:
         Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def kill(self) -> None:
-        self.off.set()
+        """Close every connection and the port."""
+        self.stopped.set()
         self.server.shutdown()
         self.server.server_close()

@@ -1,4 +1,6 @@
-"""The direction of dependencies, read from the source."""
+"""The direction of imports, read from the source: strict between rooms and within them, and who may import what."""
+
+from __future__ import annotations
 
 import ast
 from pathlib import Path
@@ -6,53 +8,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = [
-    {
-        "track.structures",
-        "track.checkpoint",
-        "track.evaluation.calibration",
-        "track.detection.architectures",
-        "track.datasets.download",
-        "track.detection.optimize",
-        "track.detection.onnx_backend",
-    },
-    {
-        "track.tracking.association",
-        "track.tracking.graph_network",
-        "track.tracking.motion",
-        "track.tracking.camera_motion",
-        "track.formats.mot",
-        "track.media.sources",
-        "track.media.capture",
-        "track.display.draw",
-        "track.evaluation.tracking",
-        "track.detection.cache",
-        "track.tracking.smoothing",
-        "track.analytics",
-        "track.media.results",
-    },
-    {
-        "track.detection.detector",
-        "track.display.window",
-        "track.evaluation.detection",
-        "track.evaluation.plots",
-        "track.datasets.streets",
-        "track.datasets.crowds",
-        "track.tracking.tracker",
-        "track.display.rerun",
-        "track.display.session",
-    },
-    {"track"},
-    {"track.training"},
+ROOMS = [  # each imports from those before it alone
+    *("structures", "geometry", "checkpoint", "formats", "media", "tracking", "analytics", "display", "evaluation"),
+    *("detection", "pipeline", "datasets", "training", "app"),
 ]
 ONLY_IN = {
-    "lightning": ("track/training/", "scripts/train.py", "scripts/walkthrough.py", "tests/"),
-    "hydra": ("scripts/", "tests/"),
-    "omegaconf": ("scripts/", "tests/"),
-    "rerun": ("track/viewer.py", "tests/"),
-    "cv2": ("track/video.py", "track/live.py", "track/window.py", "track/draw.py", "track/camera.py", "tests/"),
+    "lightning": ("track/training/", "track/app/train.py", "tests/"),
+    "hydra": ("track/app/", "tests/", "scripts/"),
+    "omegaconf": ("track/app/", "tests/", "scripts/"),
+    "rerun": ("track/display/rerun.py", "tests/"),
+    "gradio": ("track/app/serve.py", "tests/"),
+    "cv2": ("track/media/", "track/display/", "track/tracking/camera_motion.py", "tests/"),
 }
 FILES = sorted(f for folder in ("track", "scripts", "tests") for f in (ROOT / folder).rglob("*.py"))
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in (ROOT / "track").rglob("*.py")
+}
 
 
 def imported(file: Path) -> set[str]:
@@ -61,17 +33,57 @@ def imported(file: Path) -> set[str]:
     return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
 
-def layer(module: str) -> int:
-    name = "track.training" if module.startswith("track.training") else module
-    return next(i for i, names in enumerate(LAYERS) if name in names)
+def own(module: str) -> set[str]:
+    """The modules of the package that a module imports; the package's face is not followed."""
+    return {name for name in imported(MODULES[module]) if name in MODULES and name not in ("track", module)}
 
 
-def test_every_module_has_a_layer_and_imports_only_lower_or_equal_ones() -> None:
-    for file in (ROOT / "track").rglob("*.py"):
-        parts = file.relative_to(ROOT).with_suffix("").parts
-        module = ".".join(parts).removesuffix(".__init__")
-        uses = [name for name in imported(file) if name.split(".")[0] == "track"]
-        assert all(layer(name) <= layer(module) for name in uses), (module, uses)
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_room_imports_only_the_rooms_before_it() -> None:
+    for module in MODULES.keys() - {"track", "track.__main__"}:
+        below = ROOMS[: ROOMS.index(room(module)) + 1]
+        assert [name for name in own(module) if room(name) not in below] == [], module
+
+
+def test_there_is_no_circle_between_files() -> None:
+    heights: dict[str, int] = {}
+
+    def height(module: str, above: tuple[str, ...]) -> int:
+        assert module not in above, f"a circle: {' -> '.join([*above, module])}"
+        if module not in heights:
+            heights[module] = 1 + max((height(name, (*above, module)) for name in own(module)), default=0)
+        return heights[module]
+
+    for module in MODULES:
+        height(module, ())
+    assert heights["track.structures"] == 1
+    assert heights["track.app.evaluate"] > heights["track.app.predict"] > heights["track.pipeline"]
+
+
+def test_only_the_app_reads_the_package_face() -> None:
+    users = [module for module in MODULES if "track" in imported(MODULES[module])]
+    assert users == ["track.app.cli"]  # for the version
+
+
+def test_scripts_import_no_script() -> None:
+    scripts = {file.stem for file in (ROOT / "scripts").glob("*.py")}
+    assert [file.name for file in (ROOT / "scripts").glob("*.py") if imported(file) & scripts] == []
+
+
+def test_a_room_holds_at_most_nine_files() -> None:
+    for folder in {file.parent for file in MODULES.values()}:
+        assert len([file for file in folder.glob("*.py") if not file.name.startswith("__")]) <= 9, folder
+
+
+def test_every_package_is_installed() -> None:
+    import tomllib
+
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {name for name, file in MODULES.items() if file.name == "__init__.py"}
+    assert listed == folders | {"track.conf"}
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import track
-from track.detection.detector import Detector, build, save_detector
+from track.detection.detector import Detector, build_detector, save_detector
 from track.media.video_writer import VideoWriter
 
 HOME = Path(__file__).parent.parent
@@ -22,9 +22,11 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("place", PROGRAMS)
-def test_the_eight_lines_run_as_printed(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_of_at_most_eight_lines_runs_as_printed(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
-    network, categories = build("small_fcos", None)
+    network, categories = build_detector("small_fcos", None)
     save_detector(network, "small_fcos", categories, tmp_path / "d.safetensors")
     with VideoWriter(tmp_path / "street.mp4") as video:
         for _ in range(5):
@@ -36,7 +38,7 @@ def test_the_eight_lines_run_as_printed(place: str, tmp_path: Path, monkeypatch:
     program = PROGRAMS[place]
     assert len(program.strip().splitlines()) <= 8
     exec(program, {"show": shown.append})
-    assert [picture.shape for picture in shown] == [(3, 64, 96)] * 5
+    assert [image.shape for image in shown] == [(3, 64, 96)] * 5
 
 
 def blocks(name: str) -> str:

@@ -1,8 +1,9 @@
-"""What is going on in a video, from its tracks: who crosses a line, who is in a zone and how long, how fast, where.
+"""Scene analytics from tracks: line crossings, zone occupancy and dwell times, speeds, and a heatmap.
 
-Everything is decided at the feet, the middle of a box's lower edge, in pixels; times are seconds. Whoever is within 5 %
-of the box's height of a border counts as being where he definitely was before, so a box that jitters on it counts once
-at most. `SceneAnalytics` takes frame after frame, live or from a result file, and its memory grows with the ids alone.
+An object's position is its foot point, the middle of its box's lower edge, in pixels; times are seconds. While a foot
+point is within 5 % of the box's height of a line or a zone's border, the object stays on the side where it was last
+clearly located, so a box that jitters on the border counts at most once. `SceneAnalytics` works live or from a result
+file. Its memory grows with the number of distinct ids, never with the number of frames.
 """
 
 from __future__ import annotations
@@ -21,17 +22,21 @@ from torch import Tensor
 from track.geometry import foot_points
 from track.structures import TrackedFrame, Tracks
 
-MARGIN = 0.05  # of the box's height: nearer to a border than that is in doubt
-FORGOTTEN = 60.0  # seconds after which it is forgotten where an id was
-RECENT = 0.5  # seconds that a speed is measured over
-CELLS = 96  # of the heatmap, in the picture's width
+BORDER_MARGIN = 0.05  # fraction of the box's height: closer to a border than that, the side is uncertain
+FORGET_AFTER = 60.0  # seconds without a detection after which an id's last position is forgotten
+SPEED_WINDOW = 0.5  # seconds that a speed is measured over
+HEATMAP_COLUMNS = 96
 EVENT_COLUMNS = ("time", "id", "class", "kind", "name", "direction")
-UNKNOWN = (0.0, 0.0, 0.0, 0.0)  # when last seen; last definite side: 1 in, -1 out, 0 none yet; feet there: x, y
+NO_POSITION = (0.0, 0.0, 0.0, 0.0)  # the row of an id without a known position, see `Region.positions`
 
 
 @dataclass(frozen=True)
 class Event:
-    """Somebody crossed a line or the border of a zone. time: seconds."""
+    """An object crossed a line or the border of a zone.
+
+    time: seconds. id, label: the track's. kind, name: the line's or zone's. direction: of a line, `entered` is from its
+    left to its right, see `SceneAnalytics.add_line`.
+    """
 
     time: float
     id: int
@@ -42,10 +47,10 @@ class Event:
 
 
 class EventFile:
-    """A sink that appends the events of `analytics`, which is written to before, to a CSV file.
+    """A sink that appends each frame's events to a CSV file with `EVENT_COLUMNS`.
 
-    label_names: the class name of each label. The file is made with the first frame, where there are lines or zones by
-    then, or with the first event. Raises ValueError where it cannot be written.
+    analytics: written to before this sink. label_names: the class name of each label. The file is created at the first
+    frame with lines, zones or events. `write` raises ValueError if the file cannot be written.
     """
 
     def __init__(self, path: Path, analytics: SceneAnalytics, label_names: Sequence[str]) -> None:
@@ -53,36 +58,45 @@ class EventFile:
         self.started = False
 
     def write(self, result: TrackedFrame) -> None:
-        """Append a frame's events."""
-        events = [
-            (f"{e.time:.3f}", e.id, self.label_names[e.label], e.kind, e.name, e.direction)
+        """Append the events of the analytics' last frame."""
+        rows = [
+            (f"{e.time:.3f}", e.id, _class_name(e.label, self.label_names), e.kind, e.name, e.direction)
             for e in self.analytics.events
         ]
-        if self.started and not events:
-            return
-        if not (events or self.analytics.lines or self.analytics.zones):
+        if self.started:
+            self._append("a", rows)
+        elif rows or self.analytics.lines or self.analytics.zones:
+            self._append("w", [EVENT_COLUMNS, *rows])
+            self.started = True
+
+    def _append(self, mode: Literal["a", "w"], rows: Sequence[tuple[object, ...]]) -> None:
+        if not rows:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a" if self.started else "w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(events if self.started else [EVENT_COLUMNS, *events])
+            with self.path.open(mode, newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(rows)
         except OSError as error:
             raise ValueError(f"{self.path}: expected a file that can be written ({error.strerror})") from error
-        self.started = True
 
 
 class SceneAnalytics:
-    """Counts, dwell times, speeds and a heatmap of a video: `update` it with each frame in order, read it at any time.
+    """Counts, dwell times, speeds and a heatmap of a video, updated frame by frame and readable at any time.
 
-    size: width and height of the picture, pixels. lines: name to (x1, y1, x2, y2). zones: name to corners (x, y).
-    scale: metres in a pixel. ValueError for a scale that is not positive, and as in `add_line` and `add_zone`.
+    size: width and height of the image in pixels; by default those of the first frame passed to `write`. lines: ends
+    (x1, y1, x2, y2) by name. zones: corners (x, y) by name. metres_per_pixel: the scale of the scene, if known. Raises
+    ValueError if it is not positive, and for lines and zones as `add_line` and `add_zone` do.
 
-    speeds: of each id in the last frame over its last half second, two positions at least, nan of one; metres a second
-    if there is a scale, else pixels a second; see `speed` for what they are not.
-    counts: distinct ids so far of each label, an id under its latest; visible: those in the last frame.
-    heatmap: (h, w) float64 seconds that feet were in each cell, 96 cells in the width; a frame stands for the time
-    since the one before it, and feet outside the picture count at its edge. events: of the last frame.
-    Where an id was is forgotten when it was not seen for 60 s; back after that, it is new to lines, zones and speeds.
+    counts: number of distinct ids so far for each label; an id counts under its latest label.
+    visible: number of ids in the last frame for each label.
+    speeds: for each id in the last frame, its speed over its last half second, at least two positions, nan if there is
+        only one; metres per second if `metres_per_pixel` is given, else pixels per second. `speed` names its limits.
+    heatmap: (h, w) float64 seconds that foot points spent in each cell, 96 columns; a frame counts for the time since
+        the previous one, foot points outside the image count at its edge.
+    events: those of the last frame only.
+
+    An id's position is forgotten after 60 s without a detection: if the id returns later, lines, zones and speeds treat
+    it as new.
     """
 
     def __init__(
@@ -96,9 +110,9 @@ class SceneAnalytics:
             raise ValueError(f"metres_per_pixel: expected a positive number, got {metres_per_pixel}")
         self.metres_per_pixel = None if metres_per_pixel is None else float(metres_per_pixel)
         self.heatmap = torch.zeros(0, 0, dtype=torch.float64)
-        self._cell = 1.0  # pixels
+        self._cell_size = 1.0  # pixels
         if size is not None:
-            self._make_heatmap(*size)
+            self._create_heatmap(*size)
         self.counts: Counter[int] = Counter()
         self.visible: Counter[int] = Counter()
         self.speeds: dict[int, float] = {}
@@ -106,17 +120,17 @@ class SceneAnalytics:
         self._time: float | None = None
         self._labels: dict[int, int] = {}
         self._paths: dict[int, deque[tuple[float, float, float]]] = {}
-        self._borders: dict[str, Region] = {}
+        self._regions: dict[str, Region] = {}
         for name, ends in lines.items():
             self.add_line(name, ends)
         for name, points in zones.items():
             self.add_zone(name, points)
 
     def add_line(self, name: str, ends: Sequence[float]) -> None:
-        """Count from now on who walks across the segment from a = (x1, y1) to b = (x2, y2).
+        """Count crossings of the segment from a = (x1, y1) to b = (x2, y2) from now on.
 
-        `entered` is walking across it from the left to the right of somebody who looks from a to b; `left` is back.
-        ValueError for ends that are not four finite numbers, a line without length, a name that is taken.
+        Seen from a to b, left-to-right crossings count as `entered` and right-to-left crossings as `left`. Raises
+        ValueError for ends that are not four finite numbers, a line of zero length, or a name already in use.
         """
         corners = _numbers(ends)
         if corners.shape != (4,) or not corners.isfinite().all():
@@ -126,12 +140,12 @@ class SceneAnalytics:
         self._add(Region("line", name, corners.reshape(2, 2)))
 
     def add_zone(self, name: str, points: Sequence[Sequence[float]]) -> None:
-        """Count from now on who walks into and out of a polygon, and how long everybody is inside.
+        """Count entries into and exits from a polygon, and the time each id spends inside, from now on.
 
-        points: three corners (x, y) or more, the last joined to the first. Whoever is first seen inside has not
-        entered, whoever is last seen inside has not left. Somebody whom the picture's edge cuts off has his feet on it:
-        let the zone reach beyond the edge there. ValueError for less than three points, points that are not two finite
-        numbers, a polygon without area, a name that is taken.
+        points: three or more corners (x, y); the last one is joined to the first. An id that appears inside has not
+        entered, and one that disappears inside has not left. The foot point of a box cut off by the image's edge lies
+        on that edge, so let the zone extend beyond it there. Raises ValueError for fewer than three points, points that
+        are not two finite numbers, a polygon without area, or a name already in use.
         """
         corners = _numbers(points)
         if corners.ndim != 2 or len(corners) < 3 or corners.shape[1] != 2 or not corners.isfinite().all():
@@ -141,106 +155,106 @@ class SceneAnalytics:
         self._add(Region("zone", name, corners))
 
     def clear(self) -> None:
-        """Drop all lines and zones with what they counted; the rest goes on."""
-        self._borders = {}
+        """Remove all lines and zones with their counts; everything else is kept."""
+        self._regions = {}
 
     def write(self, result: TrackedFrame) -> None:
-        """Take in one frame of the pipeline; the first one says how large the image is."""
+        """Process a frame of the pipeline; the first one sets the size of the heatmap if none was given."""
         if not len(self.heatmap):
             _, height, width = result.frame.image.shape
-            self._make_heatmap(width, height)
+            self._create_heatmap(width, height)
         self.update(result.tracks, result.observation.time)
 
     def update(self, tracks: Tracks, time: float) -> None:
-        """Take in one frame. time: seconds, more than the last frame's; ValueError where it is not."""
+        """Process the tracks of a frame. time: seconds. Raises ValueError unless it is later than the last frame's."""
         elapsed = 0.0 if self._time is None else time - self._time
         if self._time is not None and not elapsed > 0:
             raise ValueError(f"time: expected more than the last frame's {self._time} s, got {time} s")
         self._time = time
-        tracks = tracks[tracks.ids.argsort()]  # so that the order of rows changes nothing
-        self._count(tracks)
+        tracks = tracks[tracks.ids.argsort()]  # so that results do not depend on the order of rows
+        self._update_counts(tracks)
         if len(self.heatmap):
-            self._warm(foot_points(tracks.boxes), elapsed)
-        self._move(tracks, time)
-        self.events = [event for border in self._borders.values() for event in border.update(tracks, time)]
+            self._update_heatmap(foot_points(tracks.boxes), elapsed)
+        self._update_speeds(tracks, time)
+        self.events = [event for region in self._regions.values() for event in region.update(tracks, time)]
 
     @property
     def lines(self) -> dict[str, Tensor]:
-        """Ends a and b of each line, (2, 2) float64 pixels."""
-        return {border.name: border.corners for border in self._borders.values() if border.kind == "line"}
+        """The ends a and b of each line by name, (2, 2) float64 pixels."""
+        return {region.name: region.corners for region in self._regions.values() if region.kind == "line"}
 
     @property
     def zones(self) -> dict[str, Tensor]:
-        """Corners of each zone, (P, 2) float64 pixels."""
-        return {border.name: border.corners for border in self._borders.values() if border.kind == "zone"}
+        """The corners of each zone by name, (P, 2) float64 pixels."""
+        return {region.name: region.corners for region in self._regions.values() if region.kind == "zone"}
 
     @property
     def entries(self) -> dict[str, Counter[int]]:
-        """How often each line and zone was entered, by label: `scene.entries["door"].total()` is all of them."""
-        return {name: border.entries for name, border in self._borders.items()}
+        """Number of entries per line and zone, by label; `entries["door"].total()` sums over labels."""
+        return {name: region.entries for name, region in self._regions.items()}
 
     @property
     def exits(self) -> dict[str, Counter[int]]:
-        """How often each line and zone was left, by label."""
-        return {name: border.exits for name, border in self._borders.items()}
+        """Number of exits per line and zone, by label."""
+        return {name: region.exits for name, region in self._regions.items()}
 
     @property
     def inside(self) -> dict[str, set[int]]:
-        """Ids of the last frame that are inside each zone."""
-        return {name: self._borders[name].inside for name in self.zones}
+        """Ids inside each zone in the last frame."""
+        return {name: self._regions[name].inside for name in self.zones}
 
     @property
     def dwell(self) -> dict[str, dict[int, float]]:
-        """Seconds that each id was inside each zone; being lost counts where it was inside before and after."""
-        return {name: self._borders[name].dwell for name in self.zones}
+        """Seconds that each id has spent inside each zone; a gap in a track counts if both its ends are inside."""
+        return {name: self._regions[name].dwell for name in self.zones}
 
-    def summary(self, categories: Sequence[str]) -> str:
-        """A line of text for each class, line and zone. categories: names of the labels, which are indices of them."""
+    def summary(self, label_names: Sequence[str]) -> str:
+        """One line of text for each class, line and zone. label_names: the class name of each label."""
         classes = (
-            f"{_name(label, categories)}: {count} so far, {self.visible[label]} now"
+            f"{_class_name(label, label_names)}: {count} so far, {self.visible[label]} now"
             for label, count in sorted(self.counts.items())
         )
-        return "\n".join([*classes, *(border.summary(categories) for border in self._borders.values())])
+        return "\n".join([*classes, *(region.summary(label_names) for region in self._regions.values())])
 
-    def _make_heatmap(self, width: int, height: int) -> None:
-        self._cell = width / CELLS
-        self.heatmap = torch.zeros(-(-height * CELLS // width), CELLS, dtype=torch.float64)
+    def _create_heatmap(self, width: int, height: int) -> None:
+        self._cell_size = width / HEATMAP_COLUMNS
+        rows = -(-height * HEATMAP_COLUMNS // width)  # rounded up
+        self.heatmap = torch.zeros(rows, HEATMAP_COLUMNS, dtype=torch.float64)
 
-    def _add(self, border: Region) -> None:
-        if border.name in self._borders:
-            raise ValueError(f"{border.kind} {border.name}: expected another name, this one is taken")
-        self._borders[border.name] = border
+    def _add(self, region: Region) -> None:
+        if region.name in self._regions:
+            raise ValueError(f"{region.kind} {region.name}: expected another name, this one is taken")
+        self._regions[region.name] = region
 
-    def _count(self, tracks: Tracks) -> None:
+    def _update_counts(self, tracks: Tracks) -> None:
         ids, labels = tracks.ids.tolist(), tracks.labels.tolist()
         self.visible = Counter(labels)
         self.counts.subtract([self._labels[identity] for identity in ids if identity in self._labels])
-        self.counts = self.counts + self.visible  # without those that fell to 0
+        self.counts = self.counts + self.visible  # adding drops labels whose count is 0
         self._labels.update(zip(ids, labels, strict=True))
 
-    def _warm(self, points: Tensor, elapsed: float) -> None:
+    def _update_heatmap(self, points: Tensor, elapsed: float) -> None:
         height, width = self.heatmap.shape
-        column, row = (points / self._cell).long().T
-        where = row.clamp(0, height - 1), column.clamp(0, width - 1)
+        column, row = (points / self._cell_size).long().T
+        cells = row.clamp(0, height - 1), column.clamp(0, width - 1)
         seconds = torch.full(row.shape, elapsed, dtype=torch.float64)
-        self.heatmap = self.heatmap.index_put(where, seconds, accumulate=True)
+        self.heatmap = self.heatmap.index_put(cells, seconds, accumulate=True)
 
-    def _move(self, tracks: Tracks, time: float) -> None:
-        self._paths = {k: path for k, path in self._paths.items() if time - path[-1][0] <= FORGOTTEN}
+    def _update_speeds(self, tracks: Tracks, time: float) -> None:
+        self._paths = {k: path for k, path in self._paths.items() if time - path[-1][0] <= FORGET_AFTER}
         for identity, (x, y) in zip(tracks.ids.tolist(), foot_points(tracks.boxes).tolist(), strict=True):
             path = self._paths.setdefault(identity, deque())
             path.append((time, x, y))
-            while len(path) > 2 and path[0][0] < time - RECENT:
+            while len(path) > 2 and path[0][0] < time - SPEED_WINDOW:
                 path.popleft()
-        self.speeds = {
-            identity: (self.metres_per_pixel or 1.0) * speed(self._paths[identity]) for identity in tracks.ids.tolist()
-        }
+        scale = self.metres_per_pixel or 1.0
+        self.speeds = {identity: scale * speed(self._paths[identity]) for identity in tracks.ids.tolist()}
 
 
 def speed(path: Sequence[tuple[float, float, float]]) -> float:
-    """Pixels a second along rows of time, x and y, by least squares, so that jitter averages out; nan of less than two.
+    """Pixels per second along rows (time, x, y), by least squares, which averages jitter out; nan for fewer than two.
 
-    It is the speed in the picture: without perspective, far things are slow, and a camera that moves adds its own.
+    This is the speed in the image: without perspective, so that distant objects are slow, and including camera motion.
     """
     if len(path) < 2:
         return float("nan")
@@ -252,101 +266,110 @@ def speed(path: Sequence[tuple[float, float, float]]) -> float:
 def distance_to_line(points: Tensor, line: Tensor) -> Tensor:
     """(N,) signed distance of points (N, 2) to the infinite line through a and b, line (2, 2), pixels.
 
-    Positive on the right of somebody who looks from a to b, in the picture as it is seen (y points down): below a line
-    that is drawn from left to right.
+    Positive on the right when looking from a to b in the image, where y points down: a line drawn from left to right
+    has its positive side below it.
     """
     a, b = line
     return _cross(b - a, points - a) / (b - a).norm()
 
 
 def crosses(start: Tensor, end: Tensor, line: Tensor) -> Tensor:
-    """(N,) bool: which of the ways from start (N, 2) straight to end (N, 2) cross the segment from a to b, line (2, 2).
+    """(N,) bool: which straight paths from start (N, 2) to end (N, 2) cross the segment from a to b, line (2, 2).
 
-    A point on a line belongs to its left, so that a way in two pieces, or across a line of two pieces, crosses once.
+    A point on the line belongs to its left side, so that a path in two pieces, or one across the joint of two segments,
+    crosses once.
     """
     a, b = line
-    from_side_to_side = (_cross(b - a, start - a) > 0) != (_cross(b - a, end - a) > 0)
-    between_the_ends = (_cross(end - start, a - start) > 0) != (_cross(end - start, b - start) > 0)
-    return from_side_to_side & between_the_ends
+    changes_side = (_cross(b - a, start - a) > 0) != (_cross(b - a, end - a) > 0)
+    passes_between_ends = (_cross(end - start, a - start) > 0) != (_cross(end - start, b - start) > 0)
+    return changes_side & passes_between_ends
 
 
 def distance_to_polygon(points: Tensor, corners: Tensor) -> Tensor:
-    """(N,) distance of points (N, 2) to the nearest edge of a polygon of corners (P, 2), pixels, positive inside.
+    """(N,) distance of points (N, 2) to the nearest edge of a polygon with corners (P, 2), pixels, positive inside.
 
-    Inside by the even-odd rule: what edges that cross each other enclose twice is outside.
+    Inside is decided by the even-odd rule: a self-intersecting polygon's doubly enclosed parts are outside.
     """
     edge = corners.roll(-1, 0) - corners  # (P, 2)
-    reach = points[:, None] - corners  # (N, P, 2)
-    along = ((reach * edge).sum(-1) / (edge * edge).sum(-1).clamp(min=1e-12)).clamp(0, 1)  # a corner given twice: 0
-    distance = (reach - along[..., None] * edge).norm(dim=-1).amin(1)
-    first_below, second_below = reach[..., 1] < 0, (reach - edge)[..., 1] < 0  # which ends of the edge, than the point
-    met = (first_below != second_below) & ((_cross(edge, reach) > 0) == second_below)  # by a ray to the point's right
-    return torch.where(met.sum(1) % 2 == 1, distance, -distance)
+    offset = points[:, None] - corners  # (N, P, 2)
+    squared_length = (edge * edge).sum(-1).clamp(min=1e-12)  # 0 for a repeated corner
+    along = ((offset * edge).sum(-1) / squared_length).clamp(0, 1)  # (N, P) fraction of the edge at its nearest point
+    distance = (offset - along[..., None] * edge).norm(dim=-1).amin(1)
+    start_below = offset[..., 1] < 0  # (N, P) whether an edge's start lies lower in the image than the point
+    end_below = (offset - edge)[..., 1] < 0
+    hit = (start_below != end_below) & ((_cross(edge, offset) > 0) == end_below)  # by a ray from the point to the right
+    return torch.where(hit.sum(1) % 2 == 1, distance, -distance)
 
 
 @dataclass
 class Region:
-    """A line or a zone with what it counted, and of each id its last definite side: in is right of a line."""
+    """A line or zone with its counts and the last certain side of each id; the right side of a line is its inside.
+
+    corners: (2, 2) or (P, 2) float64 pixels. entries, exits: counts for each label. inside: ids of the last frame.
+    dwell: seconds for each id. positions: for each id (time of its last frame, side, x, y), where the side is 1 inside,
+    -1 outside and 0 while it has never been certain, and x, y is the foot point at which it was last certain.
+    """
 
     kind: Literal["line", "zone"]
     name: str
-    corners: Tensor  # (2, 2) or (P, 2) float64
+    corners: Tensor
     entries: Counter[int] = field(default_factory=Counter)
     exits: Counter[int] = field(default_factory=Counter)
     inside: set[int] = field(default_factory=set)
     dwell: dict[int, float] = field(default_factory=dict)
-    known: dict[int, Sequence[float]] = field(default_factory=dict)  # rows as UNKNOWN
+    positions: dict[int, Sequence[float]] = field(default_factory=dict)
 
     def update(self, tracks: Tracks, time: float) -> list[Event]:
-        """What happened here in a frame."""
-        self.known = {k: row for k, row in self.known.items() if time - row[0] <= FORGOTTEN}
+        """Process a frame and return its events."""
+        self.positions = {i: row for i, row in self.positions.items() if time - row[0] <= FORGET_AFTER}
         ids = tracks.ids.tolist()
-        before = torch.tensor([self.known.get(k, UNKNOWN) for k in ids], dtype=torch.float64).reshape(-1, 4)
-        after = self._look(tracks, before, time)
-        self.known.update(zip(ids, after.tolist(), strict=True))
-        turned = before[:, 1] * after[:, 1] < 0
+        rows = [self.positions.get(identity, NO_POSITION) for identity in ids]
+        before = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4)
+        after = self._locate(tracks, before, time)
+        self.positions.update(zip(ids, after.tolist(), strict=True))
+        crossed = before[:, 1] * after[:, 1] < 0
         if self.kind == "line":
-            turned &= crosses(before[:, 2:], after[:, 2:], self.corners)
+            crossed &= crosses(before[:, 2:], after[:, 2:], self.corners)
         else:
-            self._stay(ids, before, after)
-        return list(self._cross_over(tracks[turned], after[turned, 1], time))
+            self._update_dwell(ids, before, after)
+        return list(self._count_crossings(tracks[crossed], after[crossed, 1], time))
 
-    def summary(self, categories: Sequence[str]) -> str:
-        """A line of text."""
-        text = f"{self.kind} {self.name}: {_split(self.entries, 'entered', categories)}, "
-        text += _split(self.exits, "left", categories)
+    def summary(self, label_names: Sequence[str]) -> str:
+        """The counts as one line of text."""
+        text = f"{self.kind} {self.name}: {_count_text(self.entries, 'entered', label_names)}, "
+        text += _count_text(self.exits, "left", label_names)
         if self.kind == "zone":
             text += f", {len(self.inside)} inside now"
         if self.dwell:
-            mean, longest = sum(self.dwell.values()) / len(self.dwell), max(self.dwell.values())
-            text += f", dwell {mean:.1f} s on average, {longest:.1f} s at most"
+            mean = sum(self.dwell.values()) / len(self.dwell)
+            text += f", dwell {mean:.1f} s on average, {max(self.dwell.values()):.1f} s at most"
         return text
 
-    def _look(self, tracks: Tracks, before: Tensor, time: float) -> Tensor:
-        """(N, 4) rows as `known`: side and feet as they are now where the side is definite, else as they were."""
+    def _locate(self, tracks: Tracks, before: Tensor, time: float) -> Tensor:
+        """(N, 4) new rows of `positions`; an uncertain side leaves the side and foot point of `before` (N, 4)."""
         points = foot_points(tracks.boxes).double()
         distance = (distance_to_line if self.kind == "line" else distance_to_polygon)(points, self.corners)
-        margin = MARGIN * (tracks.boxes[:, 3] - tracks.boxes[:, 1])
-        definite = torch.cat([distance.sign()[:, None], points], 1)
-        place = torch.where((distance.abs() > margin)[:, None], definite, before[:, 1:])
+        margin = BORDER_MARGIN * (tracks.boxes[:, 3] - tracks.boxes[:, 1])
+        certain = torch.cat([distance.sign()[:, None], points], 1)
+        place = torch.where((distance.abs() > margin)[:, None], certain, before[:, 1:])
         return torch.cat([torch.full_like(place[:, :1], time), place], 1)
 
-    def _stay(self, ids: list[int], before: Tensor, after: Tensor) -> None:
-        here = after[:, 1] > 0
-        self.inside = {identity for identity, is_in in zip(ids, here.tolist(), strict=True) if is_in}
-        seconds = torch.where(here & (before[:, 1] > 0), after[:, 0] - before[:, 0], 0.0).tolist()
-        for identity, more in zip(ids, seconds, strict=True):
+    def _update_dwell(self, ids: list[int], before: Tensor, after: Tensor) -> None:
+        is_inside = after[:, 1] > 0
+        self.inside = {identity for identity, inside in zip(ids, is_inside.tolist(), strict=True) if inside}
+        seconds = torch.where(is_inside & (before[:, 1] > 0), after[:, 0] - before[:, 0], 0.0).tolist()
+        for identity, elapsed in zip(ids, seconds, strict=True):
             if identity in self.inside:
-                self.dwell[identity] = self.dwell.get(identity, 0.0) + more
+                self.dwell[identity] = self.dwell.get(identity, 0.0) + elapsed
 
-    def _cross_over(self, tracks: Tracks, sides: Tensor, time: float) -> Iterator[Event]:
+    def _count_crossings(self, tracks: Tracks, sides: Tensor, time: float) -> Iterator[Event]:
         for identity, label, side in zip(tracks.ids.tolist(), tracks.labels.tolist(), sides.tolist(), strict=True):
             (self.entries if side > 0 else self.exits)[label] += 1
             yield Event(time, identity, label, self.kind, self.name, "entered" if side > 0 else "left")
 
 
 def _cross(u: Tensor, v: Tensor) -> Tensor:
-    """(...) of vectors (..., 2): positive where v points to the right of u, in the picture as it is seen."""
+    """(...) cross product of vectors (..., 2): positive where v points to the right of u (y points down in images)."""
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
@@ -355,17 +378,17 @@ def _is_positive(value: object) -> bool:
 
 
 def _numbers(values: object) -> Tensor:
-    """Float64 tensor of nested sequences, (0,) of what is not numbers."""
+    """Nested sequences as a float64 tensor; an empty one, (0,), if they do not hold numbers of equal length."""
     try:
         return torch.from_numpy(np.array(values, np.float64))
     except (TypeError, ValueError, OverflowError):
         return torch.empty(0)
 
 
-def _name(label: int, categories: Sequence[str]) -> str:
-    return categories[label] if 0 <= label < len(categories) else f"class {label}"
+def _class_name(label: int, label_names: Sequence[str]) -> str:
+    return label_names[label] if 0 <= label < len(label_names) else f"class {label}"
 
 
-def _split(counter: Counter[int], word: str, categories: Sequence[str]) -> str:
-    parts = ", ".join(f"{count} {_name(label, categories)}" for label, count in sorted(counter.items()))
-    return f"{counter.total()} {word}" + (f" ({parts})" if parts else "")
+def _count_text(counter: Counter[int], verb: str, label_names: Sequence[str]) -> str:
+    parts = ", ".join(f"{count} {_class_name(label, label_names)}" for label, count in sorted(counter.items()))
+    return f"{counter.total()} {verb}" + (f" ({parts})" if parts else "")

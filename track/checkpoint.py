@@ -1,14 +1,17 @@
-"""Weights on disk: safetensors with what each network needs to be built again. Nothing in the file is executed."""
+"""Weights on disk: safetensors files with the options each network is rebuilt from. Nothing in them is executed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 Options = dict[str, Any]
@@ -16,20 +19,23 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def save(path: Path, networks: Mapping[str, tuple[nn.Module, Options]]) -> Path:
-    """Write networks by name, each with the options it was built from; returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write networks by name, each with the options it is rebuilt from, and return the path."""
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous()
         for name, (network, _) in networks.items()
         for key, value in network.state_dict().items()
     }
-    save_file(tensors, path, {name: json.dumps(options) for name, (_, options) in networks.items()})
+    metadata = {name: json.dumps(options) for name, (_, options) in networks.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(serialize(tensors, metadata))
     return path
 
 
 def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Network, Options]:
-    """The network of that name, built by `build(**options)` and frozen, and its options. ValueError where the file has
-    no such one."""
+    """The network stored under `name`, rebuilt by `build(**options)` and frozen, and its options.
+
+    Raises ValueError if the file cannot be read as weights or holds no such network.
+    """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -42,16 +48,31 @@ def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Ne
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path}: expected the weights of a {name}, as scripts/train.py writes them ({reason})"
-        ) from error
+        raise ValueError(f"{path}: expected the weights of a {name}, as `grutrack train` writes ({reason})") from error
     return network.eval().requires_grad_(False), options
 
 
 def holds(path: str | Path, name: str) -> bool:
-    """Whether the file has a network of that name. ValueError where it is no safetensors file."""
+    """Whether the file holds a network of that name. Raises ValueError if it is not a safetensors file."""
     try:
         with safe_open(path, "pt") as file:
             return name in (file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: expected weights as scripts/train.py writes them ({error})") from error
+        raise ValueError(f"{path}: expected weights, as `grutrack train` writes ({error})") from error
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary file name beside `path`, whose folder is created; on success the file replaces `path`.
+
+    Readers find the old file or the new one, never a part of it, and an error leaves the old one. The new file has the
+    permissions that the umask gives to every file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

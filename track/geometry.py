@@ -1,4 +1,4 @@
-"""Geometry that several rooms share: affines of the camera's motion, foot points, coverage of boxes by nearer ones."""
+"""Geometry shared by several rooms: affine camera motion, foot points and centres of boxes, occlusion."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torchvision.ops import box_area
 
 
 def identity_affine() -> Tensor:
-    """(2, 3) the affine that moves nothing."""
+    """(2, 3) the affine of a camera that stands still."""
     return torch.eye(2, 3)
 
 
 def compose_affines(affines: Iterable[Tensor]) -> Tensor:
-    """(2, 3) the affine that applies all of `affines`, (2, 3) each, one after another."""
+    """(2, 3) the affine that applies `affines`, (2, 3) each, one after another."""
     total = torch.eye(3, dtype=torch.float64)
     for affine in affines:
         total = torch.cat([affine.double(), total[2:]]) @ total
@@ -23,30 +23,30 @@ def compose_affines(affines: Iterable[Tensor]) -> Tensor:
 
 
 def invert_affine(affine: Tensor) -> Tensor:
-    """(2, 3) the affine that undoes `affine` (2, 3)."""
+    """(2, 3) the inverse of an affine (2, 3)."""
     linear = torch.linalg.inv(affine[:, :2].double())
     return torch.cat([linear, -linear @ affine[:, 2:].double()], 1).float()
 
 
 def magnification(affine: Tensor) -> Tensor:
-    """() the factor by which an affine (2, 3) scales lengths, on average over directions."""
+    """() the factor by which an affine (2, 3) scales lengths: the square root of its factor for areas."""
     return torch.linalg.det(affine[:, :2]).abs().sqrt()
 
 
 def foot_points(boxes: Tensor) -> Tensor:
-    """(N, 2) x and y of the middle of the lower edge of boxes (N, 4), xyxy pixels."""
+    """(N, 2) the midpoints of the lower edges of boxes (N, 4), xyxy pixels."""
     return torch.stack([(boxes[:, 0] + boxes[:, 2]) / 2, boxes[:, 3]], 1)
 
 
 def box_centers(boxes: Tensor) -> Tensor:
-    """(N, 2) x and y of the centers of boxes (N, 4), xyxy pixels."""
+    """(N, 2) the centres of boxes (N, 4), xyxy pixels."""
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
 def occluded_fraction(boxes: Tensor) -> Tensor:
-    """(N,) the fraction, 0 to 1, of each box (N, 4) that is hidden by the single box that hides most of it.
+    """(N,) the fraction, 0 to 1, of each box (N, 4) that the nearer box with the largest overlap hides.
 
-    Of two overlapping boxes the one whose lower edge is lower in the image is nearer to the camera.
+    Of two overlapping boxes, the one whose lower edge is lower in the image is nearer to the camera.
     """
     top_left = torch.maximum(boxes[:, None, :2], boxes[:, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])

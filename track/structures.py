@@ -20,12 +20,12 @@ class Frame:
 
     @classmethod
     def blank(cls, height: int, width: int, time: float, number: int) -> Self:
-        """A frame whose pixels are not needed or cannot be read: black, one byte in memory whatever its size."""
+        """A black frame, for pixels that are not needed or cannot be read; one byte in memory whatever its size."""
         return cls(torch.zeros(1, dtype=torch.uint8).expand(3, height, width), time, number)
 
     @property
     def is_blank(self) -> bool:
-        """Whether the frame was made by `blank`, so that there is nothing to see in it."""
+        """Whether the frame was made by `blank`, so that its image shows nothing."""
         return self.image.stride() == (0, 0, 0)
 
 
@@ -34,7 +34,7 @@ class Detections:
     """Boxes detected in one frame.
 
     boxes: (N, 4) float32, xyxy pixels, 0-based. scores: (N,) float32. labels: (N,) int64.
-    Raises ValueError where types or shapes are not these.
+    Raises ValueError for other types or shapes.
     """
 
     boxes: Tensor
@@ -67,12 +67,12 @@ class Detections:
 
     @classmethod
     def cat(cls, parts: Sequence[Self]) -> Self:
-        """All rows of all parts, in order."""
+        """The rows of all parts, in order."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[float]]) -> Self:
-        """From rows of x1, y1, x2, y2, score, label (and id for `Tracks`)."""
+        """Build from rows of x1, y1, x2, y2, score, label (and, for `Tracks`, id)."""
         table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4 + len(fields(cls)) - 1)
         columns = [table[:, 4].float(), *(column.long() for column in table[:, 5:].T)]
         return cls(table[:, :4].float(), *columns)
@@ -84,7 +84,7 @@ def _type_name(column: object) -> str:
 
 @dataclass(frozen=True)
 class Tracks(Detections):
-    """Boxes with identities in one frame, ground truth and tracker output alike. ids: (N,) int64."""
+    """Boxes with identities in one frame: ground truth and tracker output alike. ids: (N,) int64."""
 
     ids: Tensor
 
@@ -93,8 +93,8 @@ class Tracks(Detections):
 class Observation:
     """What a tracker is told about one frame.
 
-    number: the frame's, from 1. time: seconds. affine: (2, 3) float32, from the previous frame's pixels to this
-    frame's, the identity where the camera stands still or its motion is unknown.
+    number: the frame's number, from 1. time: seconds. affine: (2, 3) float32, from the previous frame's pixels to this
+    frame's; the identity if the camera stands still or its motion is unknown.
     """
 
     number: int

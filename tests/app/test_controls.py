@@ -1,5 +1,7 @@
 """The window as a person uses it: on a virtual screen, with real keys and clicks."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
@@ -9,16 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.streaming import bright, scene
-from track.display.session import Session
-from track.media.sources import frames
+from tests.streaming import BrightDetector, bright, scene
+from track.analytics import SceneAnalytics
+from track.app.live.controls import WindowControls
+from track.display.overlay import Overlay
+from track.formats.mot import write_detections
+from track.media.images import read_image
+from track.media.sources import VideoFile
+from track.media.video_writer import VideoWriter
+from track.pipeline import Pipeline
 from track.structures import Frame
+from track.tracking.camera_motion import Static
 from track.tracking.tracker import Tracker
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
-from track.app.controls import WindowControls
 
 needed = pytest.mark.skipif(
     not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Debian's xvfb and xdotool"
@@ -41,25 +46,25 @@ def display() -> Iterator[str]:
 
 
 class Person:
-    """Somebody in front of the window, who looks until something is so."""
+    """Somebody in front of the window, who watches until something happens."""
 
-    def __init__(self, screen: WindowControls) -> None:
-        self.screen, self.number, self.open = screen, 0, True
-        self.picture = torch.zeros(3, 120, 320, dtype=torch.uint8)
+    def __init__(self, controls: WindowControls) -> None:
+        self.controls, self.number = controls, 0
 
-    def until(self, so: Callable[[], object]) -> None:
+    def until(self, happened: Callable[[], object]) -> None:
         end = time.monotonic() + 20
-        while not so():
+        while not happened():
             assert time.monotonic() < end, "nothing happened"
             self.frame()
 
     def frame(self) -> None:
-        if not self.open:
+        if not self.controls.is_open:
             return
         self.number += 1
-        frame = Frame(scene(self.number / 50), self.number / 50, self.number)
-        self.picture, _ = self.screen.session(frame)
-        self.open = self.screen.show(self.picture, frame, 0.01)
+        result = self.controls.pipeline.step(Frame(scene(self.number / 50), self.number / 50, self.number))
+        self.controls.analytics.write(result)
+        self.controls.overlay.write(result)
+        self.controls.write(result)
 
     def press(self, *what: str) -> subprocess.Popen[bytes]:
         window = ["search", "--onlyvisible", "--name", "^track$", "windowfocus", "--sync"]
@@ -73,8 +78,10 @@ class Person:
 
 @pytest.fixture
 def person(display: str, tmp_path: Path) -> Iterator[Person]:
-    with WindowControls(Session(bright, Tracker(), ["background", "person"]), tmp_path) as screen:
-        one = Person(screen)
+    pipeline, analytics = Pipeline(BrightDetector(), Static(), Tracker()), SceneAnalytics()
+    overlay = Overlay(["background", "person"], analytics)
+    with WindowControls(pipeline, overlay, analytics, tmp_path) as controls:
+        one = Person(controls)
         one.frame()
         one.frame()
         yield one
@@ -82,29 +89,31 @@ def person(display: str, tmp_path: Path) -> Iterator[Person]:
 
 @needed
 def test_every_key_does_what_the_help_says(person: Person, tmp_path: Path) -> None:
-    screen, session = person.screen, person.screen.session
+    controls, overlay, pipeline = person.controls, person.controls.overlay, person.controls.pipeline
     person.key("t")
-    person.until(lambda: not session.show_trails)
+    person.until(lambda: not overlay.show_trails)
     person.key("v")
-    person.until(lambda: session.show_speeds)
+    person.until(lambda: overlay.show_speeds)
     person.key("h")
-    person.until(lambda: screen.helping)
+    person.until(lambda: controls.show_help)
     person.key("plus")
-    person.until(lambda: session.tracker.min_score == 0.15)
+    person.until(lambda: pipeline.min_score == 0.15)
     person.key("minus")
-    person.until(lambda: session.tracker.min_score == 0.1)
+    person.until(lambda: pipeline.min_score == 0.1)
     person.key("r")
-    person.until(lambda: screen.recording)
+    person.until(lambda: controls.recording)
     began = person.number
     person.until(lambda: person.number > began + 20)
     person.key("r")
-    person.until(lambda: not screen.recording)
-    assert len(list(frames(tmp_path / "recording-1.mp4"))) >= 20
+    person.until(lambda: not controls.recording)
+    assert len(list(VideoFile(tmp_path / "recording-1.mp4"))) >= 20
     person.key("s")
-    person.until(lambda: (tmp_path / "picture-2.png").exists())
-    assert next(frames([tmp_path / "picture-2.png"])).image.shape == (3, 120, 320)
+    person.until(lambda: (tmp_path / "image-2.png").exists())
+    saved = read_image(tmp_path / "image-2.png")
+    assert saved is not None
+    assert saved.shape == (3, 120, 320)
     person.key("q")
-    person.until(lambda: not person.open)
+    person.until(lambda: not controls.is_open)
 
 
 @needed
@@ -117,16 +126,16 @@ def test_a_pause_holds_the_picture_until_it_is_over(person: Person) -> None:
         moments.append(time.monotonic())
     waits = [b - a for a, b in zip(moments, moments[1:], strict=False)]
     assert len([wait for wait in waits if wait > 0.4]) == 3
-    assert not person.screen.paused
+    assert not person.controls.paused
 
 
 @needed
 def test_keys_are_heard_while_a_stream_has_no_new_frame(person: Person) -> None:
     done = person.press("key", "t", "sleep", "0.5", "key", "q")
     end = time.monotonic() + 20
-    while person.screen.wait():
+    while person.controls.wait():
         assert time.monotonic() < end
-    assert not person.screen.session.show_trails
+    assert not person.controls.overlay.show_trails
     assert done.wait(5) == 0
 
 
@@ -139,40 +148,36 @@ def test_lines_and_zones_are_clicked_and_cleared(person: Person) -> None:
     left, top = (int(line.split("=")[1]) for line in where.splitlines() if line[:2] in ("X=", "Y="))
 
     def click(x: int, y: int) -> None:
-        before = len(person.screen.window.clicks)
+        before = len(person.controls.window.clicks)
         person.press("mousemove", str(left + x), str(top + y), "click", "1")
-        person.until(lambda: len(person.screen.window.clicks) != before)
+        person.until(lambda: len(person.controls.window.clicks) != before)
 
-    session = person.screen.session
+    analytics = person.controls.analytics
     person.key("l")
-    person.until(lambda: person.screen.drawing == "line")
+    person.until(lambda: person.controls.drawing == "line")
     click(50, 100)
     click(50, 10)
-    person.until(lambda: session.scene.lines)
-    assert session.scene.lines["line 1"].tolist() == [[50, 100], [50, 10]]
+    person.until(lambda: analytics.lines)
+    assert analytics.lines["line 1"].tolist() == [[50, 100], [50, 10]]
     person.key("z")
-    person.until(lambda: person.screen.drawing == "zone")
+    person.until(lambda: person.controls.drawing == "zone")
     for x, y in ((60, 10), (200, 10), (200, 110)):
         click(x, y)
     person.key("z")
-    person.until(lambda: session.scene.zones)
-    assert session.scene.zones["zone 2"].tolist() == [[60, 10], [200, 10], [200, 110]]
+    person.until(lambda: analytics.zones)
+    assert analytics.zones["zone 2"].tolist() == [[60, 10], [200, 10], [200, 110]]
     person.key("c")
-    person.until(lambda: not session.scene.zones and not session.scene.lines)
+    person.until(lambda: not analytics.zones and not analytics.lines)
 
 
 @needed
 def test_the_demos_window_shows_what_it_tracks(display: str, tmp_path: Path) -> None:
-    from track.formats.mot import write_detections
-    from track.media.video_writer import VideoWriter
-
     film = [Frame(scene(n / 25), n / 25, n + 1) for n in range(100)]
     with VideoWriter(tmp_path / "film.mp4", 25) as video:
         for frame in film:
             video.write(frame.image, frame.time)
     write_detections(tmp_path / "det.txt", [bright(frame) for frame in film])
-    script = Path(__file__).parent.parent / "scripts/demo.py"
-    command = [sys.executable, str(script), "source=film.mp4", "detections=det.txt", "output_dir=out"]
+    command = [sys.executable, "-m", "track", "demo", "source=film.mp4", "detections=det.txt", "output_dir=out"]
     demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     window = ["xdotool", "search", "--sync", "--onlyvisible", "--name", "^track$"]
     subprocess.run(window, check=True, timeout=60, stdout=subprocess.DEVNULL)

@@ -1,57 +1,55 @@
-"""scripts/demo.py on a server without a screen: what it writes, refuses, and leaves behind when it is stopped."""
+"""grutrack demo without a screen: what it writes, refuses, and leaves behind when it is stopped."""
+
+from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 
-from tests.streaming import Camera, scene
-from track.datasets.streets import make_dataset
-from track.detection.detector import build, save_detector
-from track.formats.mot import find_sequences, write_detections
-from track.media.sources import frames
+from tests.app.conftest import EVERY_BOX
+from tests.conftest import Call
+from tests.streaming import MjpegServer, scene
+from track.media.images import read_image
+from track.media.sources import VideoFile
 from track.media.video_writer import VideoWriter
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "demo.py"
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and prints nothing."""
+
+    def log_message(self, *args: object) -> None:
+        pass
 
 
-def demo(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    bare = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    command = [sys.executable, str(SCRIPT), *overrides]
-    return subprocess.run(command, cwd=cwd, env=bare, capture_output=True, text=True, timeout=240)
+@pytest.fixture(autouse=True)
+def _no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
 
 
-@pytest.fixture(scope="module")
-def street(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A drawn sequence as a source, with its ground truth as detections."""
-    sequence = find_sequences(make_dataset(tmp_path_factory.mktemp("streets"), 1, 25, seed=4))[0]
-    write_detections(sequence.path / "det.txt", sequence.truth())
-    return [f"source={sequence.path / 'img1'}", f"detections={sequence.path / 'det.txt'}", "tracker=kalman"]
+@pytest.fixture
+def street(streets: Path) -> list[str]:
+    """A drawn sequence's images as a source, with its ground truth as detections."""
+    folder = streets / "street-04-00"
+    return [f"source={folder / 'img1'}", f"detections={folder / 'det/det.txt'}", "tracker=bytetrack"]
 
 
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A detector of random weights that sees something everywhere."""
-    torch.manual_seed(0)
-    network, categories = build("small_fcos", None)
-    torch.nn.init.constant_(network.head.classification_head.cls_logits.bias, 0.0)
-    file = tmp_path_factory.mktemp("weights") / "d.safetensors"
-    return f"detector.checkpoint={save_detector(network, 'small_fcos', categories, file)}"
-
-
-def test_every_frame_is_in_the_video_and_every_box_in_the_tables(street: list[str], tmp_path: Path) -> None:
+def test_every_frame_is_in_the_video_and_every_box_in_the_tables(street: list[str], tmp_path: Path, call: Call) -> None:
     line = "lines={door: [160,240,160,0]}"
-    done = demo(*street, line, "output=[out.mp4,t.txt,t.csv,t.jsonl]", "output_dir=out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "25 frames" in done.stdout
-    assert len(list(frames(tmp_path / "out.mp4"))) == 25
+    done = call("demo", *street, line, "output=[out.mp4,t.txt,t.csv,t.jsonl]", "output_dir=out")
+    assert done.code == 0, done.err
+    assert "25 frames" in done.out
+    assert len(list(VideoFile(tmp_path / "out.mp4"))) == 25
     with (tmp_path / "t.csv").open() as file:
         table = [(int(r["frame"]), int(r["id"]), float(r["x1"])) for r in csv.DictReader(file)]
     lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
@@ -64,10 +62,9 @@ def test_every_frame_is_in_the_video_and_every_box_in_the_tables(street: list[st
 
 def test_ctrl_c_leaves_files_that_are_whole(detector: str, tmp_path: Path) -> None:
     began = time.monotonic()
-    camera = Camera(lambda: scene((time.monotonic() - began) % 4))
-    every = "detector.min_score=0", "tracker.min_score=0", "tracker.association.new_track_score=0", "tracker.min_hits=1"
-    files = ["tracker=kalman", "output=[out.mp4,t.csv]", "output_dir=out"]
-    command = [sys.executable, str(SCRIPT), f"source={camera.url}", detector, *every, *files]
+    camera = MjpegServer(lambda: scene((time.monotonic() - began) % 4))
+    options = [f"source={camera.url}", detector, *EVERY_BOX, "output=[out.mp4,t.csv]", "output_dir=out"]
+    command = [sys.executable, "-m", "track", "demo", *options]
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     table = tmp_path / "t.csv"
     while not (table.exists() and table.stat().st_size > 2000):
@@ -82,51 +79,74 @@ def test_ctrl_c_leaves_files_that_are_whole(detector: str, tmp_path: Path) -> No
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert all(None not in row.values() for row in rows)
-    taken = [frame.time for frame in frames(tmp_path / "out.mp4")]
+    taken = [frame.time for frame in VideoFile(tmp_path / "out.mp4")]
     count = int(told.decode().split(" frames, ")[0].rsplit(" ", 1)[1].split(":")[-1])
     assert len(taken) in (count, count + 1)  # stopped between a frame's writing and its being counted
     assert max(float(row["time"]) for row in rows) == pytest.approx(taken[-1] - taken[0], abs=0.5)
-    assert (tmp_path / "out/trajectories.png").stat().st_size > 500
+    trajectories = read_image(tmp_path / "out/trajectories.png")
+    assert trajectories is not None
+    assert trajectories.shape == (3, 120, 320)
 
 
-def test_rerun_gets_a_file(street: list[str], tmp_path: Path) -> None:
+def test_rerun_gets_a_file(street: list[str], tmp_path: Path, call: Call) -> None:
     pytest.importorskip("rerun")
-    done = demo(*street, "viewer=street.rrd", "output_dir=out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "street.rrd").stat().st_size > 100_000
+    from rerun.chunk import RrdReader
+
+    done = call("demo", *street, "viewer=street.rrd", "output_dir=out")
+    assert done.code == 0, done.err
+    chunks = [one for one in RrdReader(tmp_path / "street.rrd").stream() if one.entity_path == "/frame/tracks"]
+    assert sum(chunk.to_record_batch().num_rows for chunk in chunks) == 25
+
+
+def test_an_http_video_is_tracked_whole(street: list[str], tmp_path: Path, call: Call) -> None:
+    (tmp_path / "served").mkdir()
+    with VideoWriter(tmp_path / "served/a.mp4", 10) as video:
+        for n in range(12):
+            video.write(scene(n / 10))
+    folder = partial(QuietHandler, directory=str(tmp_path / "served"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), folder)
+    Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "det.txt").write_text("".join(f"{n},-1,{14 + 6 * n},41,20,40,0.9\n" for n in range(1, 13)))
+    url = f"http://127.0.0.1:{server.server_port}/a.mp4"
+    done = call("demo", f"source={url}", "detections=det.txt", "output=t.csv", "output_dir=out")
+    server.shutdown()
+    assert done.code == 0, done.err
+    rows = (tmp_path / "t.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == [str(n) for n in range(1, 13)]
+    assert {row.split(",")[2] for row in rows} == {"1"}
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("options", "message"),
     [
-        (
-            ["source=null", "output=o.csv"],
-            "source: expected a webcam's index, a video file, a folder of images or a URL",
-        ),
+        (["output=o.csv"], "source: expected a value, see --help"),
         (["source=absent.mp4", "detections=x.txt", "output=o.csv"], "absent.mp4: no such file"),
-        (["web=true", "port=99999"], "port=99999: expected one that is free on 127.0.0.1, or port=0"),
         (["source=99", "output=o.csv"], "camera 99: not there"),
         (["source=text.mp4", "output=o.csv"], "text.mp4: expected a video"),
         (["source=video.mp4", "output=out.gif"], "output: out.gif: expected a name that ends with .mp4, .txt, "),
         (["source=video.mp4", "output=text.mp4/out.csv"], "text.mp4"),
+        (["source=video.mp4", "camera=maybe", "output=o.csv"], "camera: expected one of auto, none, file, estimate"),
         (["source=video.mp4", "lines={door: [1,2]}", "output=o.csv"], "line door"),
         (["source=video.mp4", "lines=[320,480,320,0]", "output=o.csv"], "lines: expected names, as in lines={door: ["),
-        (["web=true", "zones={queue: [[0,0],[1,1]]}"], "zone queue: expected three or more points"),
-        (
-            ["source=video.mp4", "metres_per_pixel=far", "output=o.csv"],
-            "metres_per_pixel: expected a positive number, got far",
-        ),
+        (["source=video.mp4", "zones={queue: [[0,0],[1,1]]}", "output=o.csv"], "zone queue: expected three or more p"),
+        (["source=video.mp4", "metres_per_pixel=far", "output=o.csv"], "metres_per_pixel: expected a positive number"),
         (["source=video.mp4", "output=1"], "output: 1: expected a name that ends with .mp4, .txt, "),
         (["source=video.mp4", "viewer=screen"], "viewer: expected window, rerun or a file.rrd, got screen"),
+        (
+            ["source=rtsp://127.0.0.1:1/?channel=1&subtype=0", "output=o.csv"],
+            "error: rtsp://127.0.0.1:1/: expected a v",
+        ),
         (["source=video.mp4"], "no display"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_1(tmp_path: Path, detector: str, overrides: list[str], message: str) -> None:
+def test_a_users_mistake_is_one_line_and_exit_1(
+    tmp_path: Path, detector: str, call: Call, options: list[str], message: str
+) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     with VideoWriter(tmp_path / "video.mp4") as video:
         for _ in range(3):
             video.write(torch.full((3, 64, 96), 80, dtype=torch.uint8))
-    done = demo(*overrides, detector, cwd=tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert message in done.stderr
+    done = call("demo", *options, detector)
+    assert done.code == 1
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert message in done.err

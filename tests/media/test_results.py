@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import csv
 import json
 from pathlib import Path
@@ -6,57 +8,61 @@ import pytest
 import torch
 
 from track.formats.mot import read_tracks
-from track.media.results import COLUMNS, ResultWriter
-from track.structures import Frame, Tracks
+from track.geometry import identity_affine
+from track.media.results import RESULT_COLUMNS, ResultWriter
+from track.structures import Detections, Frame, Observation, TrackedFrame, Tracks
 
-CATEGORIES = ["background", "person", "car"]
+NAMES = ["background", "person", "car"]
 TRACKS = Tracks.from_rows([[10, 20, 40.5, 90, 0.75, 1, 7], [50, 60, 90, 100, 0.5, 2, 8]])
-IMAGE = torch.zeros(3, 4, 4, dtype=torch.uint8)
-FRAME = Frame(IMAGE, 0.5, 2)
+
+
+def tracked(tracks: Tracks, time: float, number: int) -> TrackedFrame:
+    frame = Frame(torch.zeros(3, 4, 4, dtype=torch.uint8), time, number)
+    return TrackedFrame(frame, Observation(number, time, Detections.empty(), identity_affine()), tracks)
 
 
 def write(path: Path) -> Path:
-    with ResultWriter(path, CATEGORIES) as results:
-        results.write(Tracks.empty(), Frame(IMAGE, 0.0, 1))
-        results.write(TRACKS, FRAME)
+    with ResultWriter(path, NAMES) as results:
+        results.write(tracked(Tracks.empty(), 0.0, 1))
+        results.write(tracked(TRACKS, 0.5, 2))
     return path
 
 
-def test_csv_has_a_row_for_each_track_with_its_class_by_name(tmp_path: Path) -> None:
+def test_csv_has_a_row_per_track_with_its_class_by_name(tmp_path: Path) -> None:
     with write(tmp_path / "a.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[0] == COLUMNS
+    assert rows[0] == RESULT_COLUMNS
     assert rows[1] == ["2", "0.5", "7", "person", "10.0", "20.0", "40.5", "90.0", "0.75"]
     assert [row[3] for row in rows[1:]] == ["person", "car"]
 
 
-def test_json_lines_have_the_same(tmp_path: Path) -> None:
+def test_json_lines_hold_the_same_columns(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in write(tmp_path / "a.jsonl").read_text().splitlines()]
-    assert rows[1] == dict(zip(COLUMNS, [2, 0.5, 8, "car", 50.0, 60.0, 90.0, 100.0, 0.5], strict=True))
+    assert rows[1] == dict(zip(RESULT_COLUMNS, [2, 0.5, 8, "car", 50.0, 60.0, 90.0, 100.0, 0.5], strict=True))
 
 
-def test_text_is_what_the_evaluation_reads(tmp_path: Path) -> None:
+def test_text_is_in_the_format_that_evaluation_reads(tmp_path: Path) -> None:
     first, second = read_tracks(write(tmp_path / "a.txt"), 2)
     assert len(first) == 0
     assert second.boxes.tolist() == TRACKS.boxes.tolist()
     assert second.ids.tolist() == [7, 8]
 
 
-def test_a_frame_is_on_the_disk_before_the_next(tmp_path: Path) -> None:
-    results = ResultWriter(tmp_path / "a.csv", CATEGORIES)
-    results.write(TRACKS, FRAME)
+def test_each_frame_is_on_disk_before_the_next(tmp_path: Path) -> None:
+    results = ResultWriter(tmp_path / "a.csv", NAMES)
+    results.write(tracked(TRACKS, 0.5, 2))
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 3
 
 
-def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.xml: expected a name that ends with \.txt, \.csv, \.jsonl"):
-        ResultWriter(tmp_path / "a.xml", CATEGORIES)
+        ResultWriter(tmp_path / "a.xml", NAMES)
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(ValueError, match=r"folder\.csv: expected a file that can be written \(Is a directory\)"):
-        ResultWriter(tmp_path / "folder.csv", CATEGORIES)
+        ResultWriter(tmp_path / "folder.csv", NAMES)
     full = Path("/dev/full")
     if full.exists():
         (tmp_path / "full.csv").symlink_to(full)
         refused = pytest.raises(ValueError, match=r"full\.csv: could not be written on at frame 2 \(No space left")
-        with refused, ResultWriter(tmp_path / "full.csv", CATEGORIES) as results:
-            results.write(TRACKS, FRAME)
+        with refused, ResultWriter(tmp_path / "full.csv", NAMES) as results:
+            results.write(tracked(TRACKS, 0.5, 2))

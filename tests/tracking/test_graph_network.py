@@ -1,12 +1,13 @@
-from dataclasses import replace
+"""The association network: symmetries, normalised choices, decisions from logits, and weights on disk."""
+
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.tracking.scenes import DETECTED, NEIGHBOURS, predictions_of
 from track.structures import Detections
-from track.tracking.association import TrackPredictions
-from track.tracking.graph_features import build_graph, collate_graphs
+from track.tracking.graph_features import DETECTION_FEATURES, PAIR_FEATURES, Graph, build_graph, collate_graphs
 from track.tracking.graph_network import (
     AssociationLogits,
     GraphAssociation,
@@ -19,67 +20,44 @@ from track.tracking.recurrent import RecurrentMotion, load_motion, save_motion
 
 MOTION = RecurrentMotion(hidden=8).eval().requires_grad_(False)
 NETWORK = MessagePassing(MOTION.feature_size, 16).eval().requires_grad_(False)
-BOXES = torch.tensor([[0.0, 0, 20, 40], [15, 0, 35, 42], [200, 10, 220, 50]])
-FOUND = Detections.from_rows([[16, 0, 36, 42, 0.9, 1], [1, 0, 21, 40, 0.8, 1], [201, 10, 221, 50, 0.6, 1]])
 
 
-def candidates(boxes: torch.Tensor = BOXES, sigma: float = 1.0) -> TrackPredictions:
-    count = len(boxes)
-    state = MOTION.predict(MOTION.start(boxes, torch.ones(count)), torch.full((count,), 1 / 30))
-    numbers = torch.full((count,), 0.9), torch.full((count,), 5), torch.full((count,), 1 / 30)
-    flags = 2 * [torch.ones(count, dtype=torch.bool)]
-    labels = torch.ones(count, dtype=torch.long)
-    return TrackPredictions(
-        boxes, torch.full_like(boxes, sigma), state, labels, torch.tensor([0.0, 9.0]).expand(count, 2), *numbers, *flags
-    )
+def graph_of(boxes: torch.Tensor = NEIGHBOURS, detections: Detections = DETECTED) -> Graph:
+    return build_graph(MOTION, predictions_of(MOTION, boxes), detections)
 
 
-def as_table(graph: object, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+def as_table(graph: Graph, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     table = torch.full(shape, -torch.inf)
-    table[graph.i, graph.j] = values  # type: ignore[attr-defined]
+    table[graph.i, graph.j] = values
     return table
 
 
-def test_pairs_are_those_within_reach_and_of_like_height() -> None:
-    graph = build_graph(MOTION, candidates(), FOUND)
-    assert sorted(zip(graph.i.tolist(), graph.j.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)]
-    far = build_graph(MOTION, candidates(sigma=50.0), FOUND)
-    assert len(far.i) == 9
-    child = Detections.from_rows([[0, 0, 20, 14, 0.9, 1]])
-    assert len(build_graph(MOTION, candidates(), child).i) == 0
+def column(layout: dict[str, int], features: torch.Tensor, name: str) -> torch.Tensor:
+    return dict(zip(layout, features.split(list(layout.values()), 1), strict=True))[name][:, 0]
 
 
-def test_the_graph_does_not_depend_on_the_pictures_scale() -> None:
-    large = candidates(3 * BOXES, 3.0)
-    found = replace(FOUND, boxes=3 * FOUND.boxes)
-    for a, b in zip(
-        vars(build_graph(MOTION, candidates(), FOUND)).values(),
-        vars(build_graph(MOTION, large, found)).values(),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
-
-
-def test_permuting_detections_permutes_their_scores() -> None:
+def test_permuting_detections_permutes_their_logits() -> None:
     order = torch.tensor([2, 0, 1])
-    graph, permuted = build_graph(MOTION, candidates(), FOUND), build_graph(MOTION, candidates(), FOUND[order])
+    graph, permuted = graph_of(), graph_of(detections=DETECTED[order])
     plain, other = NETWORK(graph), NETWORK(permuted)
-    torch.testing.assert_close(plain.newcomer[order], other.newcomer)
-    torch.testing.assert_close(plain.nobody, other.nobody)
+    torch.testing.assert_close(plain.no_track[order], other.no_track)
+    torch.testing.assert_close(plain.objectness[order], other.objectness)
+    torch.testing.assert_close(plain.no_detection, other.no_detection)
     torch.testing.assert_close(as_table(graph, plain.pair, (3, 3))[:, order], as_table(permuted, other.pair, (3, 3)))
 
 
-def test_a_rival_changes_the_score_of_a_pair() -> None:
-    alone, both = build_graph(MOTION, candidates(), FOUND[1:2]), build_graph(MOTION, candidates(), FOUND[:2])
-    pair = as_table(alone, NETWORK(alone).pair, (3, 1))[0, 0], as_table(both, NETWORK(both).pair, (3, 2))[0, 1]
-    assert abs(float(pair[0] - pair[1])) > 1e-4
+def test_a_competing_detection_changes_the_logit_of_a_pair() -> None:
+    alone, both = graph_of(detections=DETECTED[1:2]), graph_of(detections=DETECTED[:2])
+    logit = as_table(alone, NETWORK(alone).pair, (3, 1))[0, 0]
+    logit_with_competitor = as_table(both, NETWORK(both).pair, (3, 2))[0, 1]
+    assert abs(float(logit - logit_with_competitor)) > 1e-4
 
 
-def test_stacked_frames_score_as_they_do_apart() -> None:
-    frames = [build_graph(MOTION, candidates(), FOUND), build_graph(MOTION, candidates(BOXES[:1]), FOUND[:2])]
-    together, apart = NETWORK(collate_graphs(frames)), [NETWORK(frame) for frame in frames]
-    for name in vars(together):
-        torch.testing.assert_close(getattr(together, name), torch.cat([getattr(one, name) for one in apart]))
+def test_collated_frames_have_the_logits_of_separate_frames() -> None:
+    frames = [graph_of(), graph_of(NEIGHBOURS[:1], DETECTED[:2])]
+    collated, separate = NETWORK(collate_graphs(frames)), [NETWORK(frame) for frame in frames]
+    for name in vars(collated):
+        torch.testing.assert_close(getattr(collated, name), torch.cat([getattr(logits, name) for logits in separate]))
 
 
 def test_a_choice_is_normalised_over_all_its_candidates() -> None:
@@ -88,41 +66,49 @@ def test_a_choice_is_normalised_over_all_its_candidates() -> None:
     torch.testing.assert_close(segment_logsumexp(pair, alone, torch.tensor([0, 0, 1])), expected)
 
 
-class Fixed(torch.nn.Module):
-    """A pair is worth its IoU times ten, nobody and new_tracks nothing; a score of .5 is doubtful."""
+class FixedLogits(torch.nn.Module):
+    """The logit of a pair is ten times its IoU less 3, that of no match 0; a detection of score .5 is doubtful."""
 
-    def forward(self, graph: object) -> AssociationLogits:
-        overlap = graph.pairs[:, -3]  # type: ignore[attr-defined]
-        tracks, detections = len(graph.tracks), len(graph.detections)  # type: ignore[attr-defined]
-        real = 10 * (graph.detections[:, 0] - 0.5)  # type: ignore[attr-defined]
-        return AssociationLogits(10 * overlap - 3, torch.zeros(tracks), torch.zeros(detections), real)
-
-
-def test_pairs_are_assigned_by_their_odds_and_the_certain_rest_starts_tracks() -> None:
-    learned = GraphAssociation(MOTION, Fixed())  # type: ignore[arg-type]
-    new_tracks = Detections.from_rows([[400, 0, 420, 40, 0.9, 1], [500, 0, 520, 40, 0.4, 1]])
-    decision = learned(candidates(), Detections.cat([FOUND, new_tracks]))
-    assert sorted(zip(decision.tracks.tolist(), decision.detections.tolist(), strict=True)) == [(0, 1), (1, 0), (2, 2)]
-    assert decision.new_tracks.tolist() == [3]
+    def forward(self, graph: Graph) -> AssociationLogits:
+        iou = column(PAIR_FEATURES, graph.pairs, "iou")
+        scores = column(DETECTION_FEATURES, graph.detections, "score")
+        no_detection, no_track = torch.zeros(len(graph.tracks)), torch.zeros(len(graph.detections))
+        return AssociationLogits(10 * iou - 3, no_detection, no_track, 10 * (scores - 0.5))
 
 
-@pytest.mark.parametrize(("tracks", "found"), [(0, 0), (0, 3), (3, 0)])
-def test_nothing_flows_through(tracks: int, found: int) -> None:
-    decision = GraphAssociation(MOTION, Fixed())(candidates(BOXES[:tracks]), FOUND[:found])  # type: ignore[arg-type]
-    assert len(decision.tracks) == 0
-    assert decision.new_tracks.tolist() == [0, 1, 2][:found]
-    assert [
-        len(column) for column in vars(NETWORK(build_graph(MOTION, candidates(BOXES[:tracks]), FOUND[:found]))).values()
-    ] == [0, tracks, found, found]
+FIXED = GraphAssociation(MOTION, FixedLogits())  # type: ignore[arg-type]
+
+
+def test_pairs_are_assigned_by_their_logits_and_unmatched_objects_start_tracks() -> None:
+    unmatched = Detections.from_rows([[400, 0, 420, 40, 0.9, 1], [500, 0, 520, 40, 0.4, 1]])
+    matches = FIXED(predictions_of(MOTION), Detections.cat([DETECTED, unmatched]))
+    assert sorted(zip(matches.tracks.tolist(), matches.detections.tolist(), strict=True)) == [(0, 1), (1, 0), (2, 2)]
+    assert matches.new_tracks.tolist() == [3]
+
+
+@pytest.mark.parametrize(("tracks", "detections"), [(0, 0), (0, 3), (3, 0)])
+def test_frames_without_tracks_or_detections_pass_through(tracks: int, detections: int) -> None:
+    matches = FIXED(predictions_of(MOTION, NEIGHBOURS[:tracks]), DETECTED[:detections])
+    assert len(matches.tracks) == 0
+    assert matches.new_tracks.tolist() == [0, 1, 2][:detections]
+    logits = NETWORK(graph_of(NEIGHBOURS[:tracks], DETECTED[:detections]))
+    assert [len(values) for values in vars(logits).values()] == [0, tracks, detections, detections]
+
+
+def test_a_motion_model_with_too_short_a_history_is_refused() -> None:
+    with pytest.raises(ValueError, match="history_length: expected at least 40, got 1"):
+        GraphAssociation(RecurrentMotion(hidden=8, history_length=1), NETWORK)
 
 
 def test_one_file_holds_both_networks(tmp_path: Path) -> None:
     path = save_network(MOTION, NETWORK, tmp_path / "gru.safetensors")
-    graph = build_graph(MOTION, candidates(), FOUND)
-    torch.testing.assert_close(load_graph(path)(graph).pair, NETWORK(graph).pair)
-    torch.testing.assert_close(load_motion(path).start(BOXES, BOXES[:, 0]), MOTION.start(BOXES, BOXES[:, 0]))
+    torch.testing.assert_close(load_graph(path)(graph_of()).pair, NETWORK(graph_of()).pair)
+    state = MOTION.initiate(NEIGHBOURS, NEIGHBOURS[:, 0])
+    torch.testing.assert_close(load_motion(path).initiate(NEIGHBOURS, NEIGHBOURS[:, 0]), state)
+
+
+def test_a_file_without_an_association_network_is_refused(tmp_path: Path) -> None:
     save_motion(MOTION, tmp_path / "motion.safetensors")
-    with pytest.raises(
-        ValueError, match=r"motion.safetensors: expected the weights of a association.* \(it has motion\)"
-    ):
+    message = r"motion.safetensors: expected the weights of a association.* \(it has motion\)"
+    with pytest.raises(ValueError, match=message):
         load_graph(tmp_path / "motion.safetensors")

@@ -1,71 +1,79 @@
+"""Offline post-processing: interpolated boxes are where the object was, smoothed ones nearer to the ground truth."""
+
 import pytest
 import torch
 from torchvision.ops import box_iou
 
 from track.structures import Tracks
-from track.tracking.motion import Kalman
+from track.tracking.motion import Kalman, Motion
 from track.tracking.recurrent import RecurrentMotion
-from track.tracking.smoothing import fill
+from track.tracking.smoothing import interpolate
 
 TIMES = [t / 30 for t in range(40)]
 
 
-def path(t: int, shift: float = 0.0) -> list[float]:
+def true_box(t: int, shift: float = 0.0) -> list[float]:
     x = 4.0 * t + shift
     return [x, 0.05 * t * t, x + 20, 0.05 * t * t + 50]
 
 
-def video(missing: range, noise: float = 0.0) -> list[Tracks]:
-    """Track 9 throughout and track 4 from frame 3 to 35, which is not seen for a while."""
+def tracked_video(missing: range, noise: float = 0.0) -> list[Tracks]:
+    """Track 9 throughout, and track 4 from frame 3 to 35 except in the frames `missing`."""
     torch.manual_seed(0)
     frames = []
     for t in range(40):
-        rows = [[*path(t, 100), 0.9, 1, 9]]
-        rows += [[*path(t), 0.8, 1, 4]] if 3 <= t <= 35 and t not in missing else []
+        rows = [[*true_box(t, 100), 0.9, 1, 9]]
+        rows += [[*true_box(t), 0.8, 1, 4]] if 3 <= t <= 35 and t not in missing else []
         frame = Tracks.from_rows(rows)
         frames.append(Tracks(frame.boxes + noise * torch.randn(len(rows), 4), frame.scores, frame.labels, frame.ids))
     return frames
 
 
-def overlap(frames: list[Tracks], identity: int = 4) -> list[float]:
-    found = []
-    for t, frame in enumerate(frames):
-        for box in frame.boxes[frame.ids == identity]:
-            found.append(float(box_iou(box[None], torch.tensor([path(t, 0 if identity == 4 else 100)]))))
-    return found
+def shifted(frames: list[Tracks], speed: float) -> list[Tracks]:
+    """The frames of a camera that pans by `speed` pixels per frame."""
+    offsets = [torch.tensor([speed * t, 0, speed * t, 0]) for t in range(len(frames))]
+    return [Tracks(f.boxes + o, f.scores, f.labels, f.ids) for f, o in zip(frames, offsets, strict=True)]
+
+
+def ious(frames: list[Tracks], identity: int = 4) -> list[float]:
+    """IoU with the ground truth wherever the identity has a box."""
+    shift = 0 if identity == 4 else 100
+    boxes = [(t, box) for t, frame in enumerate(frames) for box in frame.boxes[frame.ids == identity]]
+    return [float(box_iou(box[None], torch.tensor([true_box(t, shift)]))) for t, box in boxes]
 
 
 @pytest.mark.parametrize("motion", [Kalman(), RecurrentMotion().eval()])
-def test_gaps_are_filled_where_the_object_was_and_nothing_else_changes(motion: Kalman) -> None:
-    seen = video(range(15, 24))
-    filled = fill(seen, TIMES, motion)
+def test_gaps_are_filled_where_the_object_was_and_nothing_else_changes(motion: Motion) -> None:
+    results = tracked_video(range(15, 24))
+    filled = interpolate(results, TIMES, motion)
     assert [len(frame) for frame in filled] == [1] * 3 + [2] * 33 + [1] * 4
-    assert min(overlap(filled)) > 0.85
-    for before, after in zip(seen, filled, strict=True):
+    assert min(ious(filled)) > 0.85
+    for before, after in zip(results, filled, strict=True):
         order = before.ids.argsort()
         rows = torch.isin(after.ids, before.ids)
         assert torch.equal(after.boxes[rows], before.boxes[order])
 
 
-def test_smoothing_brings_noisy_boxes_nearer_to_the_truth() -> None:
-    noisy = video(range(0), noise=2.0)
-    smooth = fill(noisy, TIMES, Kalman(), smooth=True)
-    before, after = (sum(overlap(frames, 9)) / 40 for frames in (noisy, smooth))
+def test_an_interpolated_box_has_the_score_and_label_of_the_tracks_previous_box() -> None:
+    results = [Tracks.from_rows([[0, 0, 10, 20, score, label, 1]]) for score, label in ((0.5, 1), (0.75, 3))]
+    filled = interpolate([results[0], Tracks.empty(), results[1]], TIMES[:3], Kalman())
+    assert [frame.scores.tolist() for frame in filled] == [[0.5], [0.5], [0.75]]
+    assert [frame.labels.tolist() for frame in filled] == [[1], [1], [3]]
+
+
+def test_smoothing_brings_noisy_boxes_nearer_to_the_ground_truth() -> None:
+    noisy = tracked_video(range(0), noise=2.0)
+    smoothed = interpolate(noisy, TIMES, Kalman(), smooth=True)
+    before, after = (sum(ious(frames, 9)) / 40 for frames in (noisy, smoothed))
     assert after > before + 0.03
 
 
-def test_the_camera_is_followed_across_a_gap() -> None:
-    pan = [torch.tensor([[1.0, 0, 7.0], [0, 1, 0]])] * 40
-    moved = [
-        Tracks(f.boxes + torch.tensor([7.0 * t, 0, 7 * t, 0]), f.scores, f.labels, f.ids)
-        for t, f in enumerate(video(range(15, 24)))
-    ]
-    filled = fill(moved, TIMES, Kalman(), pan)
-    back = [
-        Tracks(f.boxes - torch.tensor([7.0 * t, 0, 7 * t, 0]), f.scores, f.labels, f.ids) for t, f in enumerate(filled)
-    ]
-    assert min(overlap(back)) > 0.85
+def test_interpolation_follows_the_camera_across_a_gap() -> None:
+    affines = [torch.tensor([[1.0, 0, 7.0], [0, 1, 0]])] * 40
+    filled = interpolate(shifted(tracked_video(range(15, 24)), 7.0), TIMES, Kalman(), affines)
+    assert min(ious(shifted(filled, -7.0))) > 0.85
 
 
-def test_nothing_stays_nothing() -> None:
-    assert [len(f) for f in fill([Tracks.empty()] * 3, TIMES[:3], Kalman())] == [0, 0, 0]
+def test_frames_without_tracks_stay_empty() -> None:
+    assert [len(frame) for frame in interpolate([Tracks.empty()] * 3, TIMES[:3], Kalman())] == [0, 0, 0]
+    assert interpolate([], [], Kalman()) == []

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -28,6 +28,7 @@ PATH_OPTIONS = {  # the last part of an option whose value is taken as typed, wh
     *("source", "output", "output_dir", "detections", "ground_truth", "predictions", "ckpt_path", "viewer"),
     *("root", "weights", "checkpoint", "backbone", "motion"),
 }
+MULTIRUN = "-m", "--multirun"
 OPTION = re.compile(r"(?P<key>\+{0,2}[\w.@/]+)=(?P<value>.*)", re.DOTALL)
 YAML_LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# (?P<comment>.*))?")
 
@@ -56,7 +57,8 @@ def run(command: str, options: Sequence[str]) -> None:
     module = command.replace("-", "_")
     quoted = quote_paths(options)
     check_options(module, quoted)
-    sys.argv = [f"grutrack {command}", *quoted]
+    flags = [one for one in quoted if one in MULTIRUN]  # Hydra takes no flag between options
+    sys.argv = [f"grutrack {command}", *flags, *(one for one in quoted if one not in MULTIRUN)]
     try:
         application = import_module(f"track.app.{module}").main
     except ValueError as error:  # an extra that is missing
@@ -75,7 +77,7 @@ def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[..
 
 
 def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Keep the config beside the results; turn a refusal into one line on stderr and exit code 1, and Ctrl-C into 130."""
+    """Keep the config beside the results; a refusal is one line on stderr and exit code 1, Ctrl-C exit code 130."""
 
     @functools.wraps(function)
     def wrapper(cfg: DictConfig) -> None:
@@ -105,14 +107,15 @@ def reason_of(error: BaseException) -> str:
     """One line that says what was wrong."""
     if isinstance(error, InstantiationException):
         error = error.__cause__ or error
+    line = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, MissingMandatoryValue):
-        return f"{str(error).rsplit(' ', 1)[-1]}: expected a value, see --help"
-    return (str(error) or type(error).__name__).splitlines()[0]
+        return f"{line.rsplit(' ', 1)[-1]}: expected a value, see --help"
+    return line
 
 
 def check_options(config: str, options: Sequence[str]) -> None:
     """Refuse overrides that do not fit the config before Hydra does so in many lines."""
-    if GlobalHydra.instance().is_initialized() or any(one in ("-m", "--multirun") for one in options):
+    if GlobalHydra.instance().is_initialized() or any(one in MULTIRUN for one in options):
         return
     overrides = [one for one in options if not one.startswith("-")]
     try:
@@ -128,7 +131,7 @@ def quote_paths(options: Sequence[str]) -> list[str]:
     Lists, `[a,b]`, are quoted item by item; null, what is quoted already, interpolations and, with `-m`, sweeps that
     are no file's name are left as they are.
     """
-    sweeps = any(one in ("-m", "--multirun") for one in options)
+    sweeps = any(one in MULTIRUN for one in options)
     return [_quote_option(one, sweeps) for one in options]
 
 
@@ -164,20 +167,36 @@ def _refuse(line: str) -> NoReturn:
 
 def _misused_option(config: str, error: BaseException) -> str:
     """One line for an override that Hydra does not accept."""
+    if isinstance(error, OverrideParseException):
+        reason = str(error).splitlines()[0]
+        return f"{error.override}: expected key=value as Hydra's grammar has it ({reason})"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}: expected one of {', '.join(error.options or [])}, got {name}"
     cause = error.__cause__ or error
     lines = [line for line in f"{error}\n{cause}".splitlines() if line.strip()]
     unknown = re.search(r"Key '([^']*)' is not in struct", "\n".join(lines))
     if not unknown:
         return lines[0]
-    known = [name for name, *_ in _options(config)]
+    with initialize_config_module(CONFIGS, version_base=None):
+        known = list(_flat_keys(compose(config)))
     full = next((m[1] for line in lines if (m := re.search(r"full_key: (\S+)", line))), unknown[1])
     nearest = ", ".join(difflib.get_close_matches(full, known, 3, 0.5))
     return f"{full}: no such option" + (f", nearest: {nearest}" if nearest else "") + "; see --help"
 
 
+def _flat_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted name of every option in a config."""
+    for key in map(str, node):
+        yield f"{prefix}{key}"
+        value = node._get_node(key)
+        if isinstance(value, DictConfig):
+            yield from _flat_keys(value, f"{prefix}{key}.")
+
+
 def _quote_option(option: str, sweeps: bool) -> str:
     match = OPTION.fullmatch(option)
-    if match is None or match["key"].rsplit(".", 1)[-1] not in PATH_OPTIONS:
+    if match is None or match["key"].lstrip("+").rsplit(".", 1)[-1] not in PATH_OPTIONS:
         return option
     return f"{match['key']}={_quote(match['value'], sweeps)}"
 

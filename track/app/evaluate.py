@@ -28,7 +28,7 @@ from track.formats.mot import MotSequence, find_sequences, read_tracks
 from track.media.sources import SequenceSource, prefetch
 from track.structures import Detections, Tracks
 
-CHOICES = {"task": ("tracking", "detection"), "evaluator": ("trackeval", "motmetrics")}
+CHOICES = {"metrics": ("tracking", "detection"), "evaluator": ("trackeval", "motmetrics")}
 
 
 @command("evaluate")
@@ -39,7 +39,7 @@ def main(cfg: DictConfig) -> None:
     ground_truth = str(cfg.ground_truth)
     sequences = find_sequences(ground_truth, chosen.split, chosen.stride, chosen.drop_rate, chosen.names)
     truth = {sequence.name: sequence.truth() for sequence in sequences}  # refused now, before anything is tracked
-    if cfg.task == "detection":
+    if cfg.metrics == "detection":
         score_detections(cfg, sequences, truth)
     else:
         score_tracks(cfg, sequences, truth)

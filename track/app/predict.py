@@ -41,14 +41,16 @@ def predict(cfg: DictConfig) -> Path:
     check_choices(cfg)
     if cfg.postprocess != "none":
         print(f"postprocess={cfg.postprocess}: these results use future frames, do not compare them with online ones")
-    tracker: Tracker = instantiate(cfg.tracker)
-    detector = build_detector(cfg)
     output = Path(str(cfg.output_dir))
     with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
-        for source in find_sources(str(cfg.source), selection(cfg), report):
+        sources = find_sources(str(cfg.source), selection(cfg), report)  # refused before a detector is downloaded
+        tracker: Tracker = instantiate(cfg.tracker)
+        detector = build_detector(cfg)
+        for source in sources:
             with closing(source):
+                camera_motion = camera_motion_for(cfg.camera, source)
                 detections = detection_source(cfg, source, detector, progress)
-                pipeline = Pipeline(detections, camera_motion_for(cfg.camera, source), tracker)
+                pipeline = Pipeline(detections, camera_motion, tracker)
                 track_video(pipeline, source, output / f"{source.name}.txt", cfg.postprocess, progress)
     return output
 

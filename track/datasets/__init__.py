@@ -1,1 +1,1 @@
-"""Data sets: annotations, downloads, and generated ones."""
+"""Training data: annotated images, public data sets to download, drawn streets and simulated crowds."""

@@ -1,4 +1,4 @@
-"""Public data sets from the web: downloads that go on where they broke off, archives that nobody need trust."""
+"""Download public data sets: interrupted downloads are resumed, and archives are unpacked without trusting them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import shutil
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-CHUNK = 2**20
-PATIENCE = 30.0  # seconds without a byte after which a connection has failed
-INFLATION, SPARE = 20, 2**28  # an archive may grow to so many times its size, and this many bytes
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+CHUNK = 2**20  # bytes
+TIMEOUT = 30.0  # seconds without a byte
+MAX_EXPANSION = 20  # times an archive's size that its contents may have,
+EXPANSION_ALLOWANCE = 2**28  # and these bytes more
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOT_DETECTORS = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
-Advance = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]  # bytes so far, and in total (0: unknown)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on a server. size: bytes, sha256: of its content, where they are published."""
+    """A file on a server. size: bytes; sha256: hexadecimal; both if they are published."""
 
     url: str
     size: int | None = None
@@ -43,7 +44,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set. page: its own web page. archives: URLs; or hub: a Hugging Face listing of them."""
+    """A public data set. page: its web page. archives: URLs; or hub: the URL of a Hugging Face listing of them."""
 
     name: str
     page: str
@@ -88,48 +89,60 @@ DATASETS = {
 
 
 def dataset_named(name: str) -> DataSet:
-    """The data set of that name. Raises ValueError with the names that there are."""
+    """The data set of that name in `DATASETS`. Raises ValueError with the known names."""
     if name not in DATASETS:
         raise ValueError(f"dataset: expected one of {', '.join(DATASETS)}, got {name}")
     return DATASETS[name]
 
 
 def hub_archives(listing: str, names: str = "") -> list[Archive]:
-    """The archives in a Hugging Face repository by its tree listing (.../api/datasets/OWNER/NAME/tree/main), whose
-    names match the expression `names`, with the sizes and checksums that it publishes."""
+    """The archives in a Hugging Face repository, with their published sizes and checksums.
+
+    listing: the URL of its tree (.../api/datasets/OWNER/NAME/tree/main). names: a regular expression that paths must
+    match. Raises ValueError if the listing cannot be read or has no such archive.
+    """
+    try:
+        pattern = re.compile(names)
+    except re.error as error:
+        raise ValueError(f"names: expected a regular expression, got {names} ({error})") from error
     try:
         with closing(_open(listing)) as answer:
             rows = json.load(answer)
     except (URLError, HTTPException, TimeoutError, json.JSONDecodeError) as error:
         raise ValueError(f"{listing}: expected a repository's listing ({error})") from error
     base = listing.replace("/api/", "/", 1).replace("/tree/", "/resolve/", 1).split("?")[0]
-    files = [row for row in rows if row["path"].endswith(SUFFIXES) and re.search(names, row["path"])]
+    files = [row for row in rows if row["path"].endswith(ARCHIVE_SUFFIXES) and pattern.search(row["path"])]
     if not files:
-        raise ValueError(f"{listing}: expected archives ({', '.join(SUFFIXES)}), found none")
+        raise ValueError(f"{listing}: expected archives ({', '.join(ARCHIVE_SUFFIXES)}), found none")
     return [Archive(f"{base}/{row['path']}", row["size"], row.get("lfs", {}).get("oid")) for row in files]
 
 
 def download(
-    archive: Archive, folder: Path, advance: Advance = lambda done, total: None, attempts: int = 5, pause: float = 2.0
+    archive: Archive,
+    folder: Path,
+    report: ReportProgress = lambda done, total: None,
+    attempts: int = 5,
+    pause: float = 2.0,
 ) -> Path:
-    """Fetch a file into `folder`, going on where an earlier call or connection broke off; returns its path.
+    """Download a file into `folder`, resuming after an interrupted call or connection, and return its path.
 
-    advance: called with bytes so far and altogether (0: unknown). ValueError where the server refuses, breaks off
-    `attempts` times without a byte in between, or what came is not what was published.
+    report: called with the bytes so far and in total (0: unknown). pause: seconds before the first retry; later ones
+    wait longer. Raises ValueError if the server refuses, if `attempts` in a row bring no byte, or if size or checksum
+    are not the published ones.
     """
     file, part = folder / archive.name, folder / f"{archive.name}.part"
     if file.is_file():
         return file
     folder.mkdir(parents=True, exist_ok=True)
-    failed = 0
+    failures = 0
     while True:
         before = part.stat().st_size if part.is_file() else 0
         try:
-            if _receive(archive, part, advance):
+            if _receive(archive, part, report):
                 break
             reason = "the connection ended early"
         except HTTPError as error:
-            if error.code == 416:  # more is here than there: not the same file
+            if error.code == 416:  # more was received than the server has: another file
                 part.unlink(missing_ok=True)
             elif error.code < 500:
                 raise ValueError(f"{archive.url}: the server refused ({error.code} {error.reason})") from error
@@ -137,29 +150,31 @@ def download(
         except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = str(error)
         size = part.stat().st_size if part.is_file() else 0
-        failed = 0 if size > before else failed + 1
-        if failed == attempts:
-            raise ValueError(f"{archive.url}: stopped after {size} bytes ({reason}); run again to go on")
-        time.sleep(pause * failed)
+        failures = 0 if size > before else failures + 1
+        if failures == attempts:
+            raise ValueError(f"{archive.url}: stopped after {size} bytes ({reason}); run again to resume")
+        time.sleep(pause * failures)
     if archive.sha256 is not None and _sha256(part) != archive.sha256:
         part.unlink()
-        raise ValueError(f"{archive.url}: expected the published checksum, what came was removed; run again")
+        raise ValueError(f"{archive.url}: expected the published checksum, the download was removed; run again")
     return part.rename(file)
 
 
 def unpack(file: Path, folder: Path) -> None:
-    """Unpack a zip or tar into `folder`. ValueError, nothing outside it being touched, where a name would leave it, an
-    entry is neither file nor folder, the whole is out of proportion to the archive, or the archive is damaged."""
-    budget = INFLATION * file.stat().st_size + SPARE
+    """Unpack a zip or tar into `folder`; nothing outside the folder is touched.
+
+    Raises ValueError if the archive is damaged, if it unpacks to far more than its size, if an entry's name leaves the
+    folder, or if an entry is neither a file nor a folder.
+    """
     try:
         if file.suffix == ".zip":
-            with zipfile.ZipFile(file) as pack:
-                for info in _measured(file, pack.infolist(), budget):
-                    pack.extract(info, folder)
+            with zipfile.ZipFile(file) as zip_archive:
+                for info in _checked_entries(file, zip_archive.infolist()):
+                    zip_archive.extract(info, folder)
         else:
-            with tarfile.open(file) as tar:
-                for member in _measured(file, tar, budget):
-                    tar.extract(member, folder, filter="data")
+            with tarfile.open(file) as tar_archive:
+                for member in _checked_entries(file, tar_archive):
+                    tar_archive.extract(member, folder, filter="data")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{file}: expected a whole zip or tar ({error})") from error
 
@@ -167,47 +182,51 @@ def unpack(file: Path, folder: Path) -> None:
 def lay_out(unpacked: Path, root: Path) -> int:
     """Move every sequence below `unpacked` to `root`/<split>/<sequence>, or Penn-Fudan's folder to `root` itself.
 
-    The split is the folder above: train, val or test, numbers dropped. MOT17's three copies of a sequence become one,
-    with det/dpm.txt, det/frcnn.txt and det/sdp.txt. Returns how many were found.
+    The split is the name of the folder above without numbers, if that is train, val or test. MOT17's three copies of a
+    sequence become one, with det/dpm.txt, det/frcnn.txt and det/sdp.txt. Returns the number of folders moved.
     """
-    found = sorted({ini.parent for ini in unpacked.rglob("seqinfo.ini")})
-    for folder in found:
-        split = folder.parent.name.rstrip("0123456789")
-        place = root / split if split in ("train", "val", "test") else root
-        twin = MOT_DETECTORS.fullmatch(folder.name)
-        target = place / (twin[1] if twin else folder.name)
-        if twin and (folder / "det/det.txt").is_file():
-            (folder / "det/det.txt").rename(folder / f"det/{twin[2].lower()}.txt")
-        if twin and target.is_dir():
-            for detections in (folder / "det").glob("*.txt"):
-                detections.replace(target / "det" / detections.name)
-            shutil.rmtree(folder)
-            continue
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)  # of an interrupted run
-        folder.rename(target)
-    pictures = sorted({notes.parent for notes in unpacked.rglob("Annotation") if notes.is_dir()})
-    for folder in pictures:
+    sequences = sorted({ini.parent for ini in unpacked.rglob("seqinfo.ini")})
+    for folder in sequences:
+        _lay_out_sequence(folder, root)
+    penn_fudan = sorted({annotations.parent for annotations in unpacked.rglob("Annotation") if annotations.is_dir()})
+    for folder in penn_fudan:
         folder.replace(root)
-    return len(found) + len(pictures)
+    return len(sequences) + len(penn_fudan)
 
 
-def _receive(archive: Archive, part: Path, advance: Advance) -> bool:
-    """Append what the server still has to `part`; whether all of it came."""
+def _lay_out_sequence(folder: Path, root: Path) -> None:
+    split = folder.parent.name.rstrip("0123456789")
+    parent = root / split if split in ("train", "val", "test") else root
+    copy = MOT_DETECTORS.fullmatch(folder.name)
+    target = parent / (copy[1] if copy else folder.name)
+    if copy and (folder / "det/det.txt").is_file():
+        (folder / "det/det.txt").rename(folder / f"det/{copy[2].lower()}.txt")
+    if copy and target.is_dir():
+        for detections in (folder / "det").glob("*.txt"):
+            detections.replace(target / "det" / detections.name)
+        shutil.rmtree(folder)
+    else:
+        parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)  # left by an interrupted run
+        folder.rename(target)
+
+
+def _receive(archive: Archive, part: Path, report: ReportProgress) -> bool:
+    """Append what `part` lacks; whether it is complete."""
     have = part.stat().st_size if part.is_file() else 0
     if archive.size is not None and have == archive.size:
         return True
     with closing(_open(archive.url, have)) as answer:
-        going_on = answer.status == 206
-        total = (have if going_on else 0) + int(answer.headers.get("Content-Length") or 0)
+        resumed = answer.status == 206
+        total = (have if resumed else 0) + int(answer.headers.get("Content-Length") or 0)
         if archive.size is not None and total not in (0, archive.size):
             part.unlink(missing_ok=True)
             raise ValueError(f"{archive.url}: expected {archive.size} bytes as published, the server has {total}")
         total = archive.size or total
-        with part.open("ab" if going_on else "wb") as out:
+        with part.open("ab" if resumed else "wb") as out:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)
-                advance(out.tell(), total)
+                report(out.tell(), total)
             return out.tell() >= total
 
 
@@ -215,23 +234,24 @@ def _open(url: str, start: int = 0) -> Any:
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{url}: expected a http or https address")
     headers = {"User-Agent": "grutrack"} | ({"Range": f"bytes={start}-"} if start else {})
-    return urlopen(Request(url, headers=headers), timeout=PATIENCE)
+    return urlopen(Request(url, headers=headers), timeout=TIMEOUT)
 
 
-def _measured(file: Path, entries: Any, budget: int) -> Iterator[Any]:
-    """Entries one by one, as long as they stay inside the folder and the budget."""
+def _checked_entries(file: Path, entries: Iterable[Any]) -> Iterator[Any]:
+    """The entries of an archive one by one, while they stay inside the folder and within its maximum expansion."""
+    budget = MAX_EXPANSION * file.stat().st_size + EXPANSION_ALLOWANCE
     for entry in entries:
-        name = entry.filename if isinstance(entry, zipfile.ZipInfo) else entry.name
-        path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+        zipped = isinstance(entry, zipfile.ZipInfo)
+        name = entry.filename if zipped else entry.name
+        path = PureWindowsPath(name)  # knows drives and both kinds of slashes
         if path.anchor or ".." in path.parts:
             raise ValueError(f"{file}: {name} would leave the folder, nothing more is unpacked")
-        budget -= entry.file_size if isinstance(entry, zipfile.ZipInfo) else entry.size
+        budget -= entry.file_size if zipped else entry.size
         if budget < 0:
-            raise ValueError(f"{file}: unpacks to more than {INFLATION} times its size, nothing more is unpacked")
+            raise ValueError(f"{file}: unpacks to more than {MAX_EXPANSION} times its size, nothing more is unpacked")
         yield entry
 
 
 def _sha256(file: Path) -> str:
-    stream: IO[bytes]
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

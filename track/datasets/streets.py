@@ -1,6 +1,6 @@
-"""Small drawn videos of a street, with ground truth: people walk, cross, hide behind posts; the camera pans.
+"""Small synthetic videos of a street with ground truth: people walk, cross and hide behind posts; the camera pans.
 
-What the demo trains on and what tests track; everything follows from the seed.
+The demo trains on them and tests track them. They are drawn deterministically from a seed.
 """
 
 from __future__ import annotations
@@ -11,66 +11,77 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from track.formats.mot import write_info
+from track.formats.mot import PEDESTRIAN, write_info
 
-WIDTH, HEIGHT, WORLD, FRAME_RATE = 320, 240, 480, 15
+WIDTH, HEIGHT = 320, 240  # of the image, pixels
+STREET_WIDTH, STREET_HEIGHT = 480, HEIGHT + 8  # of the background that the camera pans over, pixels
+FRAME_RATE = 15
 Box = tuple[float, float, float, float]
 
 
 @dataclass
 class Person:
-    """Someone on the pavement: feet at (x, y) in world pixels, walking at `speed` pixels a frame."""
+    """A pedestrian with feet at (x, y).
+
+    x, y, height: pixels of the street. speed: pixels per frame, negative to the left. phase: of the gait, radians.
+    colours: RGB of skin, shirt and trousers.
+    """
 
     x: float
     y: float
     height: float
     speed: float
     phase: float
-    colours: tuple[tuple[int, ...], ...]  # skin, shirt, trousers
+    colours: tuple[tuple[int, ...], ...]
 
     @property
     def box(self) -> Box:
-        """Left, top, right, bottom in world pixels, around the drawn figure."""
+        """Left, top, right and bottom of the drawn figure, pixels of the street."""
         half = 0.19 * self.height
         return self.x - half, self.y - self.height, self.x + half, self.y
 
 
 def make_dataset(root: str | Path, sequences: int, frames: int, seed: int = 0) -> Path:
-    """Write `sequences` MOTChallenge folders (seqinfo.ini, img1/, gt/gt.txt, gmc.txt) below root and return it."""
+    """Write `sequences` MOTChallenge folders (seqinfo.ini, img1/, gt/gt.txt, gmc.txt) below `root` and return it."""
     for number in range(sequences):
         make_sequence(Path(root) / f"street-{seed:02d}-{number:02d}", frames, np.random.default_rng((seed, number)))
     return Path(root)
 
 
 def make_sequence(folder: Path, frames: int, rng: np.random.Generator) -> None:
-    """One video's folder. Ground truth rows hidden to less than a tenth carry flag 0."""
+    """Write one sequence. Ground-truth rows of people visible to less than a tenth have flag 0."""
     (folder / "img1").mkdir(parents=True, exist_ok=True)
     (folder / "gt").mkdir(exist_ok=True)
-    street, posts = draw_street(rng), sorted(rng.uniform(20, WORLD - 20, 4))
-    people = [_person(rng, rng.uniform(0, WORLD)) for _ in range(int(rng.integers(6, 10)))]
-    truth, camera, before = [], [], None
-    pan, swing = rng.uniform(0, 2 * np.pi), rng.uniform(80, 160)
+    street = draw_street(rng)
+    posts = sorted(rng.uniform(20, STREET_WIDTH - 20, 4))
+    people = [_person(rng, rng.uniform(0, STREET_WIDTH)) for _ in range(int(rng.integers(6, 10)))]
+    phase = rng.uniform(0, 2 * np.pi)
+    period = rng.uniform(80, 160)  # of the pan, frames
+    truth: list[str] = []
+    affines: list[str] = []
+    previous = None
     for frame in range(1, frames + 1):
-        left = (WORLD - WIDTH) / 2 * (1 + np.sin(pan + frame / swing * 2 * np.pi)) * 0.98
-        left, top = int(left + rng.normal(0, 0.6)), int(4 + rng.normal(0, 0.6))
-        left, top = min(max(left, 0), WORLD - WIDTH), min(max(top, 0), 8)
+        pan = (STREET_WIDTH - WIDTH) / 2 * (1 + np.sin(phase + frame / period * 2 * np.pi)) * 0.98
+        left = min(max(int(pan + rng.normal(0, 0.6)), 0), STREET_WIDTH - WIDTH)
+        top = min(max(int(4 + rng.normal(0, 0.6)), 0), STREET_HEIGHT - HEIGHT)
         _draw_frame(street, people, posts, left, top, rng).save(folder / "img1" / f"{frame:06d}.jpg", quality=90)
-        truth += [_row(frame, i, p, _visible(i, people, posts), left, top) for i, p in enumerate(people, 1)]
-        shift = (0, 0) if before is None else (before[0] - left, before[1] - top)
-        camera.append(f"{frame},1,0,{shift[0]},0,1,{shift[1]}\n")
-        before = left, top
+        for identity, person in enumerate(people, 1):
+            truth += _truth_row(frame, identity, person, _visibility(person, people, posts), left, top)
+        dx, dy = (0, 0) if previous is None else (previous[0] - left, previous[1] - top)
+        affines.append(f"{frame},1,0,{dx},0,1,{dy}\n")
+        previous = left, top
         _walk(people, rng)
-    (folder / "gt/gt.txt").write_text("".join(row for row in truth if row))
-    (folder / "gmc.txt").write_text("".join(camera))
+    (folder / "gt/gt.txt").write_text("".join(truth))
+    (folder / "gmc.txt").write_text("".join(affines))
     write_info(folder, FRAME_RATE, frames, WIDTH, HEIGHT)
 
 
 def draw_street(rng: np.random.Generator) -> Image.Image:
-    """(WORLD, HEIGHT + 8) the background: sky, houses with windows, bushes, road and pavement."""
-    image = Image.new("RGB", (WORLD, HEIGHT + 8), (168, 200, 226))
+    """The background, `STREET_WIDTH` by `STREET_HEIGHT`: sky, houses with windows, bushes, road and pavement."""
+    image = Image.new("RGB", (STREET_WIDTH, STREET_HEIGHT), (168, 200, 226))
     pen = ImageDraw.Draw(image)
     left = 0
-    while left < WORLD:
+    while left < STREET_WIDTH:
         width, top = int(rng.integers(50, 90)), int(rng.integers(10, 50))
         wall = tuple(int(c) for c in rng.integers(110, 200, 3))
         pen.rectangle((left, top, left + width, 130), wall)
@@ -79,17 +90,17 @@ def draw_street(rng: np.random.Generator) -> Image.Image:
             for y in range(top + 10, 118, 26):
                 pen.rectangle((x, y, x + 9, y + 13), glass)
         left += width
-    pen.rectangle((0, 128, WORLD, HEIGHT + 8), (142, 140, 136))
-    for x in range(0, WORLD, 24):
-        pen.line((x, 128, x - 40, HEIGHT + 8), (128, 126, 122))
-    for x in rng.uniform(0, WORLD, 6):
+    pen.rectangle((0, 128, STREET_WIDTH, STREET_HEIGHT), (142, 140, 136))
+    for x in range(0, STREET_WIDTH, 24):
+        pen.line((x, 128, x - 40, STREET_HEIGHT), (128, 126, 122))
+    for x in rng.uniform(0, STREET_WIDTH, 6):
         size = rng.uniform(10, 22)
         pen.ellipse((x - size, 130 - size, x + size, 136), (60, int(rng.integers(95, 130)), 62))
     return image
 
 
 def draw_person(pen: ImageDraw.ImageDraw, person: Person, left: float, top: float) -> None:
-    """Head, body, swinging arms and legs; feet at the person's place less the camera's."""
+    """Draw head, body and swinging arms and legs into an image whose corner is at (left, top) of the street."""
     x, y, h = person.x - left, person.y - top, person.height
     skin, shirt, trousers = person.colours
     swing = 0.13 * h * np.sin(person.phase)
@@ -123,38 +134,40 @@ def _person(rng: np.random.Generator, x: float) -> Person:
 
 
 def _walk(people: list[Person], rng: np.random.Generator) -> None:
-    """A step of everybody; who reaches the end of the street turns round, as some do at any moment."""
+    """Move every person by one frame. People turn round at the ends of the street, and at random."""
     for person in people:
-        outside = not 0 < person.x + person.speed < WORLD
-        if outside or rng.random() < 0.004:
-            person.speed = abs(person.speed) * (1 if person.x < WORLD / 2 else -1) if outside else -person.speed
+        if not 0 < person.x + person.speed < STREET_WIDTH:
+            person.speed = abs(person.speed) * (1 if person.x < STREET_WIDTH / 2 else -1)
+        elif rng.random() < 0.004:
+            person.speed = -person.speed
         person.x += person.speed * rng.uniform(0.8, 1.2)
         person.phase += 0.16 * abs(person.speed) * 80 / person.height
 
 
-def _visible(index: int, people: list[Person], posts: list[float]) -> float:
-    """The part of a person's box, 0 to 1, that neither a post nor somebody nearer covers, in tenths of its width."""
-    me = people[index - 1]
-    left, top, right, bottom = me.box
+def _visibility(person: Person, people: list[Person], posts: list[float]) -> float:
+    """The fraction, 0 to 1, of a person's box that neither posts nor nearer people cover, sampled at 20 columns."""
+    left, top, right, bottom = person.box
     columns = np.linspace(left, right, 20)
-    hidden = np.zeros(20, bool)
+    behind_post = np.zeros(20, bool)
     for post in posts:
-        hidden |= abs(columns - post) <= 4
-    shown = (~hidden).astype(float)
+        behind_post |= abs(columns - post) <= 4
+    visible = (~behind_post).astype(float)
     for other in people:
-        if other.y > me.y:
+        if other.y > person.y:
             x1, y1, x2, y2 = other.box
             covered = max(0.0, min(bottom, y2) - max(top, y1)) / (bottom - top)
-            shown[(columns >= x1) & (columns <= x2)] *= 1 - covered
-    return float(shown.mean())
+            visible[(columns >= x1) & (columns <= x2)] *= 1 - covered
+    return float(visible.mean())
 
 
-def _row(frame: int, identity: int, person: Person, visible: float, left: int, top: int) -> str:
-    """A ground truth row of the part of the person inside the picture, empty where that is less than half."""
+def _truth_row(frame: int, identity: int, person: Person, visibility: float, left: int, top: int) -> list[str]:
+    """The ground-truth row of the part of a person inside the image, none if that is less than half."""
     x1, y1, x2, y2 = np.array(person.box) - [left, top, left, top]
     inside = min(x2, WIDTH) - max(x1, 0)
     if inside < 0.5 * (x2 - x1):
-        return ""
-    x1, x2, y2 = max(x1, 0), min(x2, WIDTH), min(y2, HEIGHT)
-    columns = f"{x1 + 1:.1f},{y1 + 1:.1f},{x2 - x1:.1f},{y2 - y1:.1f}"
-    return f"{frame},{identity},{columns},{int(visible >= 0.1)},1,{visible:.2f}\n"
+        return []
+    x1 = max(x1, 0)
+    x2 = min(x2, WIDTH)
+    y2 = min(y2, HEIGHT)
+    box = f"{x1 + 1:.1f},{y1 + 1:.1f},{x2 - x1:.1f},{y2 - y1:.1f}"
+    return [f"{frame},{identity},{box},{int(visibility >= 0.1)},{PEDESTRIAN},{visibility:.2f}\n"]

@@ -1,1 +1,1 @@
-"""Detectors: networks, their fast inference, and the cache of what they find."""
+"""Detection: networks, their optimisation for inference, and detection sources for the pipeline."""

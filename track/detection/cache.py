@@ -1,7 +1,7 @@
 """Detection cache: tune a tracker without running the detector again.
 
-The cache is a MOTChallenge detection file, and a json beside it with the key it was written under: the content of the
-detector's weights, its options, the footage and the frames of it. Another key means other detections.
+A cache is a MOTChallenge detection file with a json file beside it, which holds the key of the detections: the content
+of the detector's weights, its options, the footage and which of its frames. Under another key the detector runs again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from track.structures import Detections, Frame
 
 
 class CachedDetector:
-    """A detector that reads its detections of a video from a file where an earlier run finished writing them there.
+    """A detection source for one video: reads a finished cache, or runs the detector and writes one.
 
     file: the detections; the key lies beside it with the suffix .json. footage: the video file or folder of images.
     frames: which frames of it, as text.
@@ -32,38 +32,39 @@ class CachedDetector:
 
     @property
     def needs_pixels(self) -> bool:
-        """See `DetectionSource`: only where nothing is cached."""
+        """See `DetectionSource`: whether the detector has to run."""
         return self.cached is None
 
     def detect(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
-        """See `DetectionSource`; what was detected is written however the iteration ends, its key only at its end."""
+        """See `DetectionSource`. The key is written after the last frame only, so that an interrupted run has none."""
         if self.cached is not None:
             yield from PrecomputedDetections(self.cached).detect(frames)
             return
-        written: list[Detections] = []
+        detected: list[Detections] = []
         self.file.with_suffix(".json").unlink(missing_ok=True)
         try:
             for frame, detections in self.detector.detect(frames):
-                written += [Detections.empty()] * (frame.number - 1 - len(written))
-                written.append(detections)
+                skipped = frame.number - 1 - len(detected)
+                detected += [Detections.empty()] * skipped
+                detected.append(detections)
                 yield frame, detections
         finally:
-            write_detections(self.file, written)
-        about = {"frames": len(written), "key": self.key}
+            write_detections(self.file, detected)
+        about = {"frames": len(detected), "key": self.key}
         self.file.with_suffix(".json").write_text(json.dumps(about, indent=1))
 
 
 def cache_key(detector: Detector, footage: Path, frames: str) -> dict[str, Any]:
-    """What detections depend on: the detector with the content of its weights, the footage, and which frames of it."""
+    """What detections depend on: the detector, the footage's path and modification time, and which of its frames."""
     modified = footage.stat().st_mtime_ns
     return {"detector": detector.fingerprint(), "footage": [str(footage.resolve()), modified], "frames": frames}
 
 
 def read_cache(file: Path, key: dict[str, Any]) -> list[Detections] | None:
-    """The detections in a finished cache file, one entry per frame; None where there is none under this key."""
+    """The detections in a finished cache, one `Detections` per frame, or None if there is none under this key."""
     try:
         about = json.loads(file.with_suffix(".json").read_text())
-        same, length = about["key"] == key, int(about["frames"])
+        matches, length = about["key"] == key, int(about["frames"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return read_detections(file, length) if same and file.is_file() else None
+    return read_detections(file, length) if matches and file.is_file() else None

@@ -1,4 +1,4 @@
-"""A torchvision detection network as something that turns images into `Detections`."""
+"""Object detection with torchvision's networks: images in, `Detections` out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
@@ -23,15 +22,18 @@ from track.detection.optimize import optimize_for_inference
 from track.evaluation.calibration import calibrated
 from track.structures import Detections, Frame
 
-BATCHED_SIDE = 320  # pixels of an image's shorter side up to which a CPU is faster with several images at once
-UNCALIBRATED = 1.0, 0.0  # slope and offset of the scores' log-odds
+MAX_BATCHED_SIDE = 320  # pixels of an image's shorter side up to which a CPU is faster with several images at once
+UNCALIBRATED = (1.0, 0.0)  # slope and offset of the scores' log-odds
 BACKGROUND = "__background__"
 OWN = {"small_fcos": small_fcos, "fcos_mobilenet_v2_fpn": fcos_mobilenet_v2_fpn}
 PACKAGED = {"fcos_mobilenet_v2_fpn": Path(__file__).parents[1] / "weights" / "pedestrians.safetensors"}
 
 
 class LoadedDetector(NamedTuple):
-    """What `save_detector` wrote. calibration: slope and offset of the scores' log-odds."""
+    """A network with its name in `available_detectors()`, the categories of its labels, and its scores' calibration.
+
+    calibration: slope and offset of the scores' log-odds.
+    """
 
     name: str
     network: nn.Module
@@ -42,16 +44,20 @@ class LoadedDetector(NamedTuple):
 class Detector:
     """Detects objects: `detector(image) -> Detections`, `detector.batch(images)`, or as a pipeline's detection source.
 
-    name: one of `available_detectors()`. weights: the name of one of its official weights ("DEFAULT", "COCO_V1"), which
-    torchvision downloads on first use (those of "fcos_mobilenet_v2_fpn" are in the package); None for random ones.
-    checkpoint: a file of `save_detector`, which also has name and categories, in place of both. network: in place of
-    all three any module with torchvision's detection interface, with its `categories` (labels are indices of them, 0 is
-    the background). classes: names of the categories to detect. min_score: boxes below it are dropped. batch_size: how
-    many images of a file are detected at once; None for what is fastest. autocast: compute in bfloat16 where torch
-    does so, faster on hardware that has it, less exact. onnx: on a CPU compute in ONNX Runtime (the extra `onnx`): the
-    same boxes, faster, after some seconds of preparation for each image size.
+    name: one of `available_detectors()`.
+    weights: the name of its official weights ("DEFAULT", "COCO_V1"), which torchvision downloads on first use (those of
+    "fcos_mobilenet_v2_fpn" are in the package), or None for random ones.
+    checkpoint: a file that `save_detector` wrote, in place of name and weights.
+    network: in place of all three, any module with torchvision's detection interface.
+    categories: the class names of `network`; its labels are indices of them, and index 0 is the background.
+    classes: names of the categories to detect.
+    min_score: detections below it are dropped.
+    batch_size: how many frames of a file are detected at once; None for what is fastest.
+    autocast: compute in bfloat16 where torch supports it: faster on hardware that has it, less exact.
+    onnx: on a CPU, compute in ONNX Runtime (the extra `onnx`): the same boxes, faster, after some seconds of
+    preparation for each image size.
 
-    Raises ValueError, in one line, for a name, class, option or file that does not fit.
+    Raises ValueError, in one line, for an unknown name or class, an option out of range, or a malformed file.
     """
 
     needs_pixels = True
@@ -71,74 +77,62 @@ class Detector:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"detector.batch_size: expected 1 or more, got {batch_size}")
-        is_torchvision = network is None
-        if network is not None:
-            found = LoadedDetector(type(network).__name__.lower(), network, list(categories), UNCALIBRATED)
+        if network is None:
+            loaded = _load(name, weights, checkpoint, classes)
         else:
-            found = _load(name, weights, checkpoint, classes)
-        self.name, self.network, self.categories, self.calibration = found
+            loaded = LoadedDetector(type(network).__name__.lower(), network, list(categories), UNCALIBRATED)
+        self.name, self.categories, self.calibration = loaded.name, loaded.categories, loaded.calibration
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = self.network.eval().requires_grad_(False).to(self.device)
-        self.labels = torch.tensor([label_of(one, self.categories) for one in classes])
+        self.network = loaded.network.eval().requires_grad_(False).to(self.device)
+        self.labels = torch.tensor([label_of(category, self.categories) for category in classes])
         self.label_map = torch.arange(len(self.categories))  # from the network's labels to indices of `categories`
         self.min_score, self.autocast, self.onnx = min_score, autocast, onnx
-        if is_torchvision:
+        if network is None:
             self._optimize()
         self.batch_size = batch_size or _fastest_batch_size(self.network, self.device)
 
     @property
     def label_names(self) -> list[str]:
-        """The class name of each label: the network's categories."""
+        """See `DetectionSource`: the network's categories."""
         return self.categories
 
     def __call__(self, image: Tensor) -> Detections:
-        """The detections in a (3, H, W) uint8 RGB image, boxes inside it, labels as indices of `categories`."""
+        """The detections in a (3, H, W) uint8 RGB image: boxes clipped to it, labels as indices of `categories`."""
         return self.batch([image])[0]
 
     @torch.inference_mode()
     def batch(self, images: Sequence[Tensor]) -> list[Detections]:
-        """The detections of each of several images, of any sizes."""
+        """The detections of each of several (3, H, W) uint8 RGB images, of any sizes."""
         scaled = [image.to(self.device).float() / 255 for image in images]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             outputs = self.network(scaled) if scaled else []
         return [self._select(image, output) for image, output in zip(images, outputs, strict=True)]
 
     def detect(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
-        """See `DetectionSource`: `batch_size` frames at once; blank frames have no detections.
+        """See `DetectionSource`: `batch_size` frames at once, none in blank ones.
 
         Boxes and scores are rounded as a detection file stores them, so that a run from the cache gives equal tracks.
+        A ValueError of `frames` is raised after the frames before it.
         """
-        remaining = iter(frames)
-        refusal: ValueError | None = None
-        while refusal is None:
-            some: list[Frame] = []
-            try:
-                some.extend(islice(remaining, self.batch_size))
-            except ValueError as error:  # a frame that cannot be read: after those before it
-                refusal = error
-            if not some:
-                break
-            found = iter(self.batch([frame.image for frame in some if not frame.is_blank]))
-            for frame in some:
-                yield frame, Detections.empty() if frame.is_blank else rounded(next(found))
-        if refusal is not None:
-            raise refusal
+        for batch in _batches(frames, self.batch_size):
+            detections = iter(self.batch([frame.image for frame in batch if not frame.is_blank]))
+            for frame in batch:
+                yield frame, Detections.empty() if frame.is_blank else rounded(next(detections))
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the detections of an image depend on: options, and a hash of the content of the weights."""
+        """What the detections of an image depend on, for json: the content of the weights, hashed, and the options."""
         digest = hashlib.sha256()
         for key, value in self.network.state_dict().items():
             digest.update(key.encode())
-            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        options = {"min_score": self.min_score, "autocast": self.autocast, "onnx": self.onnx}
-        calibration = list(self.calibration)
-        labels = self.labels.tolist()
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return {
             "name": self.name,
             "sha256": digest.hexdigest(),
-            "calibration": calibration,
-            "labels": labels,
-            **options,
+            "calibration": list(self.calibration),
+            "labels": self.labels.tolist(),
+            "min_score": self.min_score,
+            "autocast": self.autocast,
+            "onnx": self.onnx,
         }
 
     def _optimize(self) -> None:
@@ -150,7 +144,7 @@ class Detector:
             use_onnx_runtime(network)
 
     def _select(self, image: Tensor, output: dict[str, Tensor]) -> Detections:
-        """Of one image's output the boxes of the chosen classes and scores."""
+        """The detections in the network's output for an image, of the requested classes and at least `min_score`."""
         boxes, scores, labels = (output[key].cpu() for key in ("boxes", "scores", "labels"))
         scores = scores.float()
         if self.calibration != UNCALIBRATED:
@@ -161,13 +155,14 @@ class Detector:
 
 
 def rounded(detections: Detections) -> Detections:
-    """The detections as they are read back from a detection file."""
+    """Detections as they are read back from a detection file: boxes to 0.01 pixels, scores to 0.0001."""
     return Detections(detections.boxes.round(decimals=2), detections.scores.round(decimals=4), detections.labels)
 
 
 def available_detectors() -> list[str]:
     """What `Detector(name=...)` accepts: torchvision's box detectors, and two small ones of this package."""
-    return [*(n for n in list_models(module=detection) if "keypoint" not in n and "mask" not in n), *OWN]
+    models = list_models(module=detection)
+    return [*(name for name in models if "keypoint" not in name and "mask" not in name), *OWN]
 
 
 def build_detector(
@@ -175,7 +170,8 @@ def build_detector(
 ) -> tuple[nn.Module, list[str]]:
     """A network and its categories, of which index 0 is the background.
 
-    weights: the name of official weights, or None for random ones of `categories` (default: the official ones').
+    weights: the name of official weights, which have their own categories, or None for random ones.
+    categories: those of random weights; by default the official ones. Raises ValueError as `Detector` does.
     """
     categories = list(categories or categories_of(name))
     if weights is not None:
@@ -186,14 +182,17 @@ def build_detector(
 
 
 def categories_of(name: str) -> list[str]:
-    """The categories of a network's official weights; background and person where it has none."""
+    """The categories of a network's official weights; background and person for this package's own networks.
+
+    Raises ValueError, with the nearest names, for a name that is not in `available_detectors()`.
+    """
     if name not in available_detectors():
         raise ValueError(f"detector.name: {name} is unknown, nearest: {_nearest(name, available_detectors())}")
     return [BACKGROUND, "person"] if name in OWN else list(get_model_weights(name).DEFAULT.meta["categories"])
 
 
 def label_of(category: str, categories: Sequence[str]) -> int:
-    """The label of a category's name. Raises ValueError with the nearest names."""
+    """The label of a category's name. Raises ValueError, with the nearest names, if there is no such category."""
     if category not in categories:
         nearest = _nearest(category, selectable_classes(categories))
         raise ValueError(f"classes: {category} is unknown, nearest: {nearest}")
@@ -201,8 +200,8 @@ def label_of(category: str, categories: Sequence[str]) -> int:
 
 
 def selectable_classes(categories: Sequence[str]) -> list[str]:
-    """The categories that can be detected: without the background and the unused numbers of COCO's list."""
-    return [one for one in categories if one not in (BACKGROUND, "N/A")]
+    """The categories that can be detected: all but the background and the unused labels of COCO."""
+    return [category for category in categories if category not in (BACKGROUND, "N/A")]
 
 
 def save_detector(
@@ -212,13 +211,13 @@ def save_detector(
     path: Path,
     calibration: tuple[float, float] = UNCALIBRATED,
 ) -> Path:
-    """Write weights, name, categories and the calibration of the scores as safetensors; returns the path."""
+    """Write weights, name, categories and the scores' calibration as safetensors, and return the path."""
     options = {"name": name, "categories": list(categories), "calibration": list(calibration)}
     return save(path, {"detector": (network, options)})
 
 
 def load_detector(path: str | Path) -> LoadedDetector:
-    """What `save_detector` wrote. Raises ValueError where the file is no such one."""
+    """Read what `save_detector` wrote. Raises ValueError for any other file."""
 
     def build(name: str, categories: list[str], calibration: object = UNCALIBRATED) -> nn.Module:
         return build_detector(name, None, categories)[0]
@@ -232,15 +231,30 @@ def _load(name: str, weights: str | None, checkpoint: str | Path | None, classes
     file = checkpoint or _packaged(name, weights)
     if file is not None:
         return load_detector(file)
-    for one in classes:
-        label_of(one, categories_of(name))  # refused before anything is downloaded
+    for category in classes:
+        label_of(category, categories_of(name))  # raises before anything is downloaded
     return LoadedDetector(name, *build_detector(name, weights), UNCALIBRATED)
 
 
+def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Lists of `size` frames, the last one of those left. A ValueError of `frames` follows the frames before it."""
+    batch: list[Frame] = []
+    try:
+        for frame in frames:
+            batch.append(frame)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except ValueError:
+        yield batch
+        raise
+    yield batch
+
+
 def _fastest_batch_size(network: nn.Module, device: torch.device) -> int:
-    """A CPU's caches are too small for several large images."""
+    """Several images, but on a CPU only small ones: its caches do not hold several large ones."""
     sides = getattr(getattr(network, "transform", None), "min_size", ())
-    return 4 if device.type != "cpu" or (sides and max(sides) <= BATCHED_SIDE) else 1
+    return 4 if device.type != "cpu" or (sides and max(sides) <= MAX_BATCHED_SIDE) else 1
 
 
 def _packaged(name: str, weights: str | None) -> Path | None:
@@ -261,8 +275,8 @@ def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
         raise ValueError(
-            f"{name}: its weights could not be downloaded ({error}): put them at {file}, or use the pedestrian detector "
-            "in the package (detector.name=fcos_mobilenet_v2_fpn), detector.checkpoint=FILE or detections=FILE"
+            f"{name}: its weights could not be downloaded ({error}): put them at {file}, or use the pedestrian "
+            "detector in the package (detector.name=fcos_mobilenet_v2_fpn), detector.checkpoint=FILE or detections=FILE"
         ) from error
     return network, list(chosen.meta["categories"])
 

@@ -1,4 +1,4 @@
-"""The convolutions of a detector in ONNX Runtime (https://onnxruntime.ai): the same boxes, sooner on a CPU."""
+"""Run a detector's convolutions in ONNX Runtime (https://onnxruntime.ai): the same boxes, faster on a CPU."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
-SIZES = 3  # of pictures that are worth the seconds which an export takes; others are computed by torch
+MAX_SIZES = 3  # image sizes worth the seconds that an export takes; torch computes the others
 
 
 def use_onnx_runtime(network: FasterRCNN | RetinaNet | FCOS | SSD) -> None:
-    """Let ONNX Runtime compute a network's backbone and heads from now on, in place; for evaluation on a CPU.
+    """Run a network's backbone and heads in ONNX Runtime from now on, in place; for inference on a CPU.
 
-    Each is exported when the first picture of a size comes, which takes some seconds. ValueError where it is not
-    installed.
+    They are exported at the first image of each size, which takes some seconds. Raises ValueError if ONNX Runtime is
+    not installed.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
-        raise ValueError(f"detector.onnx=true: {', '.join(missing)} is missing, pip install -e '.[onnx]'")
+        raise ValueError(f"detector.onnx=true: {', '.join(missing)} is missing, pip install 'grutrack[onnx]'")
     network.backbone = OnnxModule(network.backbone)
     if isinstance(network, FasterRCNN):
         network.rpn.head = OnnxModule(network.rpn.head)
@@ -33,53 +33,61 @@ def use_onnx_runtime(network: FasterRCNN | RetinaNet | FCOS | SSD) -> None:
 
 
 class OnnxModule(nn.Module):
-    """A module of tensors to tensors (in lists or dicts, as it likes) that runs in ONNX Runtime, exported for each of
-    the first sizes of its inputs."""
+    """A module that runs in ONNX Runtime, exported once for each of the first sizes of its inputs.
+
+    Its input and output are tensors in any nesting of lists and dicts.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
         self.sessions: dict[tuple[torch.Size, ...], tuple[Any, TreeSpec]] = {}
 
-    def forward(self, given: Any) -> Any:
-        """What the module gives."""
-        leaves, spec = tree_flatten(given)
-        sizes = tuple(leaf.shape for leaf in leaves)
-        rests = any(all(a[1:] == b[1:] for a, b in zip(sizes, known, strict=True)) for known in self.sessions)
-        if sizes not in self.sessions and (rests or len(self.sessions) >= SIZES):  # rests of a batch, or too many
-            return self.module(given)
+    def forward(self, inputs: Any) -> Any:
+        """The module's output."""
+        tensors, spec = tree_flatten(inputs)
+        sizes = tuple(tensor.shape for tensor in tensors)
         if sizes not in self.sessions:
-            self.sessions[sizes] = self._export(leaves, spec)
-        session, result = self.sessions[sizes]
-        feed = {one.name: leaf.contiguous().numpy() for one, leaf in zip(session.get_inputs(), leaves, strict=True)}
-        return tree_unflatten([torch.from_numpy(array) for array in session.run(None, feed)], result)
+            if len(self.sessions) >= MAX_SIZES or self._is_partial_batch(sizes):
+                return self.module(inputs)
+            self.sessions[sizes] = self._export(tensors, spec)
+        session, output_spec = self.sessions[sizes]
+        feed = {
+            one.name: tensor.contiguous().numpy() for one, tensor in zip(session.get_inputs(), tensors, strict=True)
+        }
+        return tree_unflatten([torch.from_numpy(array) for array in session.run(None, feed)], output_spec)
 
-    def _export(self, leaves: list[Tensor], spec: TreeSpec) -> tuple[Any, TreeSpec]:
+    def _is_partial_batch(self, sizes: tuple[torch.Size, ...]) -> bool:
+        """Whether a session differs only in the batch size: a video's last batch is not worth another export."""
+        return any(all(a[1:] == b[1:] for a, b in zip(sizes, known, strict=True)) for known in self.sessions)
+
+    def _export(self, tensors: list[Tensor], spec: TreeSpec) -> tuple[Any, TreeSpec]:
+        """A session for inputs of these sizes, and the nesting of its outputs."""
         import onnxruntime
 
-        flat, file = _Flat(self.module, spec), io.BytesIO()
-        for talkative in ("torch.onnx", "onnx_ir", "onnxscript"):
-            logging.getLogger(talkative).setLevel(logging.ERROR)
+        flat, file = _FlatModule(self.module, spec), io.BytesIO()
+        for verbose in ("torch.onnx", "onnx_ir", "onnxscript"):
+            logging.getLogger(verbose).setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program: Any = torch.onnx.export(flat, tuple(leaves), dynamo=True, verbose=False)
+            program: Any = torch.onnx.export(flat, tuple(tensors), dynamo=True, verbose=False)
         program.save(file)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the threads are others' too
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # torch needs the cores in between
         session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
-        return session, flat.result
+        return session, flat.output_spec
 
 
-class _Flat(nn.Module):
-    """The module from a row of tensors to a row of tensors; `result` is how they are nested."""
+class _FlatModule(nn.Module):
+    """The module as a function from tensors to a list of tensors; `output_spec` is how they are nested."""
 
     def __init__(self, module: nn.Module, spec: TreeSpec) -> None:
         super().__init__()
         self.module, self.spec = module, spec
-        self.result: TreeSpec
+        self.output_spec: TreeSpec
 
-    def forward(self, *leaves: Tensor) -> list[Tensor]:
-        found, self.result = tree_flatten(self.module(tree_unflatten(list(leaves), self.spec)))
-        return found
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        outputs, self.output_spec = tree_flatten(self.module(tree_unflatten(list(tensors), self.spec)))
+        return outputs

@@ -1,4 +1,4 @@
-"""Where the pipeline's detections come from: the protocol, and detections that are known before it runs."""
+"""Detection sources, from which the pipeline takes its detections: the protocol, and detections computed in advance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from track.structures import Detections, Frame
 
 
 class DetectionSource(Protocol):
-    """Finds the objects in frames. `Detector`, `CachedDetector`, `PrecomputedDetections`, or your own."""
+    """Detects the objects in frames: `Detector`, `CachedDetector`, `PrecomputedDetections`, or your own."""
 
     @property
     def label_names(self) -> Sequence[str]:
@@ -18,7 +18,7 @@ class DetectionSource(Protocol):
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether `detect` looks at the frames' images."""
+        """Whether `detect` reads the frames' images."""
         ...
 
     def detect(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
@@ -27,10 +27,10 @@ class DetectionSource(Protocol):
 
 
 class PrecomputedDetections:
-    """The detections of a whole video, frame by frame: read from a file, or made in advance.
+    """The detections of a whole video, read from a file or computed in advance.
 
-    detections: those of frame 1, 2, ...; later frames have none. label_names: by default MOTChallenge's, where label 1
-    is a person and others are numbered.
+    detections: one `Detections` per frame, from frame 1; later frames have none. label_names: by default
+    MOTChallenge's, where label 1 is a person and the other classes are numbered.
     """
 
     needs_pixels = False
@@ -40,13 +40,12 @@ class PrecomputedDetections:
         self.label_names = label_names or _numbered_names(detections)
 
     def detect(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Detections]]:
-        """See `DetectionSource`."""
+        """See `DetectionSource`; detections are looked up by the frame's number."""
         for frame in frames:
             known = frame.number <= len(self.detections)
             yield frame, self.detections[frame.number - 1] if known else Detections.empty()
 
 
 def _numbered_names(detections: Sequence[Detections]) -> list[str]:
-    labels = (int(frame.labels.max()) for frame in detections if len(frame))
-    others = range(2, 1 + max(labels, default=1))
-    return ["background", "person", *(f"class {label}" for label in others)]
+    highest = max((int(frame.labels.max()) for frame in detections if len(frame)), default=1)
+    return ["background", "person", *(f"class {label}" for label in range(2, highest + 1))]

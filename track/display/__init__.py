@@ -1,1 +1,1 @@
-"""What people look at: drawn frames, the window, the Rerun viewer."""
+"""Display: drawing on images, annotated videos, the window and the Rerun viewer."""

@@ -1,4 +1,4 @@
-"""What a person looks at: boxes, ids and trails on the picture, in colours that stay with the id."""
+"""Drawing on images: boxes, ids, trails, lines, zones and heatmaps, in colours that stay with an id."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ DARK, LIGHT = (30, 30, 30), (255, 255, 255)
 
 
 class Trails:
-    """The last `length` foot points of every track that was seen lately."""
+    """The last `length` foot points of each track detected within the last `length` frames."""
 
     def __init__(self, length: int = 40) -> None:
         self.length = length
         self.points: dict[int, deque[tuple[float, float]]] = {}
-        self.absent: dict[int, int] = {}
+        self._absent: dict[int, int] = {}  # frames since the last detection
 
     def add(self, tracks: Tracks) -> None:
-        """Remember a frame's tracks; one that was away for `length` frames is forgotten."""
+        """Add a frame's tracks and forget those absent for `length` frames."""
         for identity, (x, y) in zip(tracks.ids.tolist(), foot_points(tracks.boxes).tolist(), strict=True):
             self.points.setdefault(identity, deque(maxlen=self.length)).append((x, y))
-            self.absent[identity] = -1
-        self.absent = {identity: frames + 1 for identity, frames in self.absent.items() if frames < self.length}
-        self.points = {identity: points for identity, points in self.points.items() if identity in self.absent}
+            self._absent[identity] = -1
+        self._absent = {identity: frames + 1 for identity, frames in self._absent.items() if frames < self.length}
+        self.points = {identity: points for identity, points in self.points.items() if identity in self._absent}
 
 
 def colour_of(identity: int) -> Colour:
-    """RGB of an id, the same always; neighbours differ by the golden ratio on the wheel of hues."""
+    """The RGB colour of an id, always the same; consecutive ids are a golden ratio apart on the colour wheel."""
     hue = identity * 0.61803398875 % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75 if identity % 2 else 0.95, 1.0 if identity % 3 else 0.85)
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -49,114 +49,132 @@ def draw(
     text: str | None = None,
     captions: Sequence[str] | None = None,
 ) -> Tensor:
-    """A new (3, H, W) uint8 RGB image: the given one with boxes, ids, trails and a line of text at the top left.
+    """Draw boxes, ids, trails, and a line of text at the top left, on a copy of a (3, H, W) uint8 RGB image.
 
-    captions: what to write on each box, in place of its id.
+    captions: the text on each box; by default its id.
     """
-    canvas = _canvas(image)
-    unit = _unit(canvas)
+    array = _to_array(image)
+    unit = _unit(array)
     for identity, points in (trails.points if trails else {}).items():
-        _trail(canvas, list(points), colour_of(identity), unit)
+        _draw_trail(array, list(points), colour_of(identity), unit)
     ids = tracks.ids.tolist()
     columns = ids, captions or map(str, ids), tracks.boxes.round().int().tolist()
     for identity, caption, box in zip(*columns, strict=True):
-        cv2.rectangle(canvas, tuple(box[:2]), tuple(box[2:]), colour_of(identity), 2 * unit)
-        _label(canvas, caption, box[0], box[1], colour_of(identity), unit)
+        cv2.rectangle(array, tuple(box[:2]), tuple(box[2:]), colour_of(identity), 2 * unit)
+        _draw_label(array, caption, box[0], box[1], colour_of(identity), unit)
     if text:
-        _label(canvas, text, 0, 0, DARK, unit)
-    return torch.from_numpy(canvas).permute(2, 0, 1)
+        _draw_label(array, text, 0, 0, DARK, unit)
+    return _to_image(array)
 
 
 def draw_regions(image: Tensor, regions: Mapping[str, Tensor]) -> Tensor:
-    """A new image with lines (2, 2) and zones (P, 2), corners in pixels, each with its text, the mapping's key; the
-    same one where there are none. An arrow in the middle of a line points to the side that is entered."""
+    """Draw lines and zones on a copy of a (3, H, W) uint8 RGB image; without any, return the image itself.
+
+    regions: the corners of each line (2, 2) or zone (P, 2), pixels, by caption. An arrow in the middle of a line points
+    in the direction that counts as an entry.
+    """
     if not regions:
         return image
-    canvas = _canvas(image)
-    unit = _unit(canvas)
-    for text, corners in regions.items():
+    array = _to_array(image)
+    unit = _unit(array)
+    for caption, corners in regions.items():
         points = corners.round().int().numpy()
-        cv2.polylines(canvas, [points], len(points) > 2, LIGHT, unit, cv2.LINE_AA)
+        cv2.polylines(array, [points], len(points) > 2, LIGHT, unit, cv2.LINE_AA)
         if len(points) == 2:
-            (x, y), (dx, dy) = points.mean(0), points[1] - points[0]
-            reach = 20 * unit / max(1.0, float(np.hypot(dx, dy)))
-            tip = round(x - reach * dy), round(y + reach * dx)
-            cv2.arrowedLine(canvas, (round(x), round(y)), tip, LIGHT, 2 * unit, cv2.LINE_AA, tipLength=0.4)
-        _label(canvas, text, int(points[0, 0]), int(points[0, 1]), DARK, unit)
-    return torch.from_numpy(canvas).permute(2, 0, 1)
+            _draw_arrow(array, points, unit)
+        _draw_label(array, caption, int(points[0, 0]), int(points[0, 1]), DARK, unit)
+    return _to_image(array)
 
 
 def draw_text(image: Tensor, lines: Sequence[str]) -> Tensor:
-    """A new image with lines of text in its lower left corner; the same one where there are none."""
+    """Draw lines of text in the lower left corner of a copy of an image; without any, return the image itself."""
     if not lines:
         return image
-    canvas = _canvas(image)
-    unit = _unit(canvas)
+    array = _to_array(image)
+    unit = _unit(array)
     for row, line in enumerate(reversed(lines)):
-        _label(canvas, line, 0, canvas.shape[0] - 18 * unit * row, DARK, unit)
-    return torch.from_numpy(canvas).permute(2, 0, 1)
+        _draw_label(array, line, 0, array.shape[0] - 18 * unit * row, DARK, unit)
+    return _to_image(array)
 
 
 class TrajectoryImage:
-    """Where everybody went: a picture of all foot points so far, however long the video is."""
+    """The paths of all foot points so far, drawn as the frames come: memory does not grow with the video."""
 
     def __init__(self) -> None:
-        self.canvas = np.zeros((0, 0, 3), np.uint8)
-        self.feet: dict[int, tuple[int, int]] = {}
+        self._array = np.zeros((0, 0, 3), np.uint8)
+        self._feet: dict[int, tuple[int, int]] = {}  # of the last frame
 
     def add(self, tracks: Tracks, image: Tensor) -> None:
-        """Draw on from where each of a frame's tracks was in the frame before; image: the frame."""
-        if self.canvas.shape[:2] != image.shape[1:]:
-            self.canvas, self.feet = np.zeros((*image.shape[1:], 3), np.uint8), {}
+        """Extend the paths to a frame's tracks. image: the frame's; another size than before starts anew."""
+        if self._array.shape[:2] != image.shape[1:]:
+            self._array, self._feet = np.zeros((*image.shape[1:], 3), np.uint8), {}
         columns = tracks.ids.tolist(), foot_points(tracks.boxes).round().int().tolist()
-        places = {identity: (x, y) for identity, (x, y) in zip(*columns, strict=True)}
-        for identity, here in places.items():
-            ink, unit = colour_of(identity), _unit(self.canvas)
-            cv2.line(self.canvas, self.feet.get(identity, here), here, ink, 2 * unit, cv2.LINE_AA)
-        self.feet = places
+        feet = {identity: (x, y) for identity, (x, y) in zip(*columns, strict=True)}
+        width = 2 * _unit(self._array)
+        for identity, point in feet.items():
+            start = self._feet.get(identity, point)
+            cv2.line(self._array, start, point, colour_of(identity), width, cv2.LINE_AA)
+        self._feet = feet
 
     def over(self, image: Tensor) -> Tensor:
-        """The paths over a dimmed (3, H, W) uint8 RGB image."""
-        if self.canvas.shape[:2] != image.shape[1:]:
+        """The paths over a dimmed (3, H, W) uint8 RGB image; the image itself if its size is another."""
+        if self._array.shape[:2] != image.shape[1:]:
             return image
-        paths = torch.from_numpy(self.canvas).permute(2, 0, 1)
+        paths = _to_image(self._array)
         return torch.where(paths.amax(0) > 0, paths, (0.5 * image).byte())
 
 
 def draw_heat(image: Tensor, heatmap: Tensor) -> Tensor:
-    """A new image under its heatmap (h, w), any unit, on a square root scale: blue is little, red is most."""
+    """Draw a heatmap (h, w), any unit, over a copy of an image; from blue to red on a square root scale."""
     blurred = cv2.GaussianBlur(heatmap.float().numpy(), (0, 0), 1.5)
     level = np.sqrt(blurred / max(1e-9, float(blurred.max())))
-    grown = cv2.resize(level, (image.shape[2], image.shape[1]), interpolation=cv2.INTER_CUBIC).clip(0, 1)[..., None]
-    heat = cv2.applyColorMap((255 * grown).round().astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    share = 0.75 * np.minimum(1, 4 * grown)
-    mixed = (1 - share) * 0.7 * _canvas(image) + share * heat
-    return torch.from_numpy(mixed.round().astype(np.uint8)).permute(2, 0, 1)
+    _, height, width = image.shape
+    resized = cv2.resize(level, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)[..., None]
+    heat = cv2.applyColorMap((255 * resized).round().astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    opacity = 0.75 * np.minimum(1, 4 * resized)
+    mixed = (1 - opacity) * 0.7 * _to_array(image) + opacity * heat
+    return _to_image(mixed.round().astype(np.uint8))
 
 
-def _canvas(image: Tensor) -> np.ndarray:
+def _to_array(image: Tensor) -> np.ndarray:
+    """A copy of an image as an (H, W, 3) RGB array that OpenCV can draw on."""
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy().copy())
 
 
-def _unit(canvas: np.ndarray) -> int:
-    """Width of a line, pixels."""
-    return max(1, round(min(canvas.shape[:2]) / 360))
+def _to_image(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array).permute(2, 0, 1)
 
 
-def _trail(canvas: np.ndarray, points: list[tuple[float, float]], colour: Colour, unit: int) -> None:
-    for age, (a, b) in enumerate(zip(points[-2::-1], points[:0:-1], strict=True)):
+def _unit(array: np.ndarray) -> int:
+    """The width of thin lines, pixels."""
+    return max(1, round(min(array.shape[:2]) / 360))
+
+
+def _draw_trail(array: np.ndarray, points: list[tuple[float, float]], colour: Colour, unit: int) -> None:
+    """Draw a trail from its newest point backwards, fading."""
+    for age, (start, end) in enumerate(zip(points[-2::-1], points[:0:-1], strict=True)):
         fade = 1 - age / len(points)
-        (x1, y1), (x2, y2) = a, b
-        ink = [round(fade * part) for part in colour]
-        cv2.line(canvas, (round(x1), round(y1)), (round(x2), round(y2)), ink, unit, cv2.LINE_AA)
+        (x1, y1), (x2, y2) = start, end
+        faded = [round(fade * part) for part in colour]
+        cv2.line(array, (round(x1), round(y1)), (round(x2), round(y2)), faded, unit, cv2.LINE_AA)
 
 
-def _label(canvas: np.ndarray, text: str, left: int, bottom: int, colour: Colour, unit: int) -> None:
-    """Text on a filled box that stands on (left, bottom), pushed inside the picture."""
+def _draw_arrow(array: np.ndarray, points: np.ndarray, unit: int) -> None:
+    """Draw an arrow from the middle of a line (2, 2) to its right."""
+    x, y = points.mean(0)
+    dx, dy = points[1] - points[0]
+    scale = 20 * unit / max(1.0, float(np.hypot(dx, dy)))
+    tip = round(x - scale * dy), round(y + scale * dx)
+    cv2.arrowedLine(array, (round(x), round(y)), tip, LIGHT, 2 * unit, cv2.LINE_AA, tipLength=0.4)
+
+
+def _draw_label(array: np.ndarray, text: str, left: int, bottom: int, colour: Colour, unit: int) -> None:
+    """Draw text on a filled box whose lower left corner is (left, bottom), moved inside the image if need be."""
     scale = 0.4 * unit
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, unit)
-    bottom, left = max(bottom, height + 4 * unit), max(0, min(left, canvas.shape[1] - width - 4 * unit))
-    cv2.rectangle(canvas, (left, bottom - height - 4 * unit), (left + width + 4 * unit, bottom), colour, cv2.FILLED)
-    ink = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
-    where = left + 2 * unit, bottom - 2 * unit
-    cv2.putText(canvas, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, unit, cv2.LINE_AA)
+    bottom = max(bottom, height + 4 * unit)
+    left = max(0, min(left, array.shape[1] - width - 4 * unit))
+    cv2.rectangle(array, (left, bottom - height - 4 * unit), (left + width + 4 * unit, bottom), colour, cv2.FILLED)
+    text_colour = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
+    origin = left + 2 * unit, bottom - 2 * unit
+    cv2.putText(array, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, text_colour, unit, cv2.LINE_AA)

@@ -1,8 +1,9 @@
-"""A tracked video as people see it: boxes, captions, trails, lines and zones, and a status line on every frame."""
+"""The annotated image of each tracked frame: boxes, captions, trails, lines and zones, and a status line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isnan
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,10 +19,11 @@ from track.structures import TrackedFrame, Tracks
 
 
 class Overlay:
-    """Draws each frame with its tracks; a sink, whose `image` is the last frame drawn.
+    """A sink that draws each frame with its tracks; `image` is the last one, (3, H, W) uint8 RGB.
 
-    label_names: the class name of each label. analytics: written to before the overlay; its lines, zones and speeds
-    are drawn. status: the line of text at the top, asked for at every frame.
+    label_names: the class name of each label. analytics: written to before this sink; its lines, zones and speeds are
+    drawn. status: called at each frame for the line of text at the top. `show_trails` and `show_speeds` may be changed
+    between frames; speeds are shown from the start if the analytics measure metres.
     """
 
     def __init__(
@@ -30,24 +32,24 @@ class Overlay:
         self.label_names, self.analytics, self.status = list(label_names), analytics, status
         self.show_trails, self.show_speeds = True, analytics.metres_per_pixel is not None
         self.image = torch.zeros(3, 240, 320, dtype=torch.uint8)
-        self._background: Tensor | None = None  # the last frame as it was filmed
+        self._background: Tensor | None = None  # the last frame's image, without drawings
         self._trails, self._trajectories = Trails(), TrajectoryImage()
 
     def write(self, result: TrackedFrame) -> None:
         """Draw a frame."""
-        frame, tracks = result.frame.image, result.tracks
+        image, tracks = result.frame.image, result.tracks
         self._trails.add(tracks)
-        self._trajectories.add(tracks, frame)
-        self._background = frame
-        regions = draw_regions(frame, region_captions(self.analytics))
+        self._trajectories.add(tracks, image)
+        self._background = image
+        annotated = draw_regions(image, region_captions(self.analytics))
         trails = self._trails if self.show_trails else None
         status = None if self.status is None else self.status()
-        self.image = draw(regions, tracks, trails, status, self._captions(tracks))
+        self.image = draw(annotated, tracks, trails, status, self._captions(tracks))
 
     def save(self, folder: Path, suffix: str = "") -> list[Path]:
-        """Write heatmap.png and trajectories.png, with `suffix` in their names; returns the paths, none without a frame.
+        """Write heatmap.png and trajectories.png over the last frame; before the first frame, write nothing.
 
-        Raises ValueError where they cannot be written.
+        suffix: appended to the names. Returns the paths. Raises ValueError if a file cannot be written.
         """
         if self._background is None:
             return []
@@ -59,19 +61,22 @@ class Overlay:
         ]
 
     def _captions(self, tracks: Tracks) -> list[str]:
-        form = "  {:.0f} px/s" if self.analytics.metres_per_pixel is None else "  {:.1f} m/s"
+        speed_format = "  {:.0f} px/s" if self.analytics.metres_per_pixel is None else "  {:.1f} m/s"
         captions = []
         for identity, label in zip(tracks.ids.tolist(), tracks.labels.tolist(), strict=True):
             caption = f"{self.label_names[label]} {identity}"
             speed = self.analytics.speeds.get(identity, float("nan"))
-            if self.show_speeds and speed == speed:
-                caption += form.format(speed)
+            if self.show_speeds and not isnan(speed):
+                caption += speed_format.format(speed)
             captions.append(caption)
         return captions
 
 
 class AnnotatedVideo:
-    """A sink that writes what an overlay drew as an mp4."""
+    """A sink that writes the images of an overlay, which is written to before, to an mp4 file.
+
+    Raises ValueError as `VideoWriter` does.
+    """
 
     def __init__(self, path: str | Path, frame_rate: float, overlay: Overlay) -> None:
         self.video, self.overlay = VideoWriter(path, frame_rate), overlay
@@ -83,7 +88,7 @@ class AnnotatedVideo:
         self.close()
 
     def write(self, result: TrackedFrame) -> None:
-        """Append the overlay's image of this frame."""
+        """Append the overlay's image of the frame."""
         self.video.write(self.overlay.image, result.frame.time)
 
     def close(self) -> None:
@@ -92,7 +97,7 @@ class AnnotatedVideo:
 
 
 def region_captions(analytics: SceneAnalytics) -> dict[str, Tensor]:
-    """The corners of lines and zones by the caption that is drawn beside them."""
+    """The corners of each line (2, 2) and zone (P, 2), pixels, by its caption with the counts so far."""
     lines = {
         f"{name}: {analytics.entries[name].total()} in, {analytics.exits[name].total()} out": corners
         for name, corners in analytics.lines.items()

@@ -1,4 +1,4 @@
-"""The Rerun viewer (https://rerun.io): each frame beside what it was decided by, to see why an identity switched."""
+"""The Rerun viewer (https://rerun.io): each frame with the evidence of its association, to see why an id switched."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from track.structures import TrackedFrame
 from track.tracking.association import TrackPredictions
 from track.tracking.tracker import AssociationTrace, Tracker
 
-BEST, SIGMAS, JPEG_QUALITY = 3, 2.0, 75  # affinities in a label; from a predicted edge to the uncertain one
-STARTING = 20  # seconds at most
+BEST_COUNT = 3  # affinities in a label
+SIGMAS = 2.0  # standard deviations from a predicted edge to the rectangle of its uncertainty
+JPEG_QUALITY = 75
+START_TIMEOUT = 20  # seconds
 GREY: Colour = (170, 170, 170)
 
 
 class RerunViewer:
-    """A sink that shows frames, and what their association was decided on, in Rerun.
+    """A sink that shows each frame in Rerun, together with the evidence its association was based on.
 
-    path: the .rrd file to write, for `rerun FILE.rrd` to show; None: the viewer's window opens. tracker: the pipeline's.
-    label_names: the class name of each label. Raises ValueError where the file cannot be written or the viewer cannot be
-    started.
+    path: the .rrd file to write, to be opened by `rerun FILE.rrd`; None opens the viewer's window instead. tracker: the
+    pipeline's. label_names: the class name of each label. Raises ValueError if the file cannot be written or the viewer
+    cannot be started.
     """
 
     def __init__(self, path: Path | None, tracker: Tracker, label_names: Sequence[str]) -> None:
@@ -47,44 +49,47 @@ class RerunViewer:
     def write(self, result: TrackedFrame) -> None:
         """Show a frame, its tracks and how they were associated.
 
-        Hovering over a prediction, or over the larger rectangle of its uncertainty, lists the detections that it may
-        be; over a detection, the tracks. The table has all affinities, those of the matches in bold.
+        Hovering over a prediction, or over the rectangle of its uncertainty, lists its best detections; hovering over a
+        detection lists its best tracks. The table holds all affinities, those of the matches in bold.
         """
         trace = self.tracker.trace
-        assert trace is not None  # the frame was tracked
+        assert trace is not None  # the tracker has processed this frame
         frame, tracks, detections = result.frame, result.tracks, trace.detections
         ids = tracks.ids.tolist()
-        names = [f"{self.label_names[label]} {i}" for label, i in zip(tracks.labels.tolist(), ids, strict=True)]
+        captions = [f"{self.label_names[label]} {i}" for label, i in zip(tracks.labels.tolist(), ids, strict=True)]
         colours = [colour_of(i) for i in trace.ids.tolist()]
-        predicted = _prediction_labels(trace)
+        prediction_labels = _prediction_labels(trace)
         self.recording.set_time("time", duration=frame.time)
         self.recording.set_time("frame", sequence=frame.number)
         for entity, content in {
             "frame/image": rr.Image(frame.image.permute(1, 2, 0).contiguous().numpy()).compress(JPEG_QUALITY),
-            "frame/tracks": _boxes(tracks.boxes, names, [colour_of(i) for i in ids]),
+            "frame/tracks": _boxes(tracks.boxes, captions, [colour_of(i) for i in ids]),
             "frame/detections": _boxes(detections.boxes, _detection_labels(trace)),
-            "frame/predictions": _outlines(trace.predictions.boxes, predicted, colours),
-            "frame/uncertainty": _outlines(_uncertain(trace.predictions), predicted, colours),
-            "affinity": rr.TextDocument(_table(trace), media_type=rr.MediaType.MARKDOWN),
+            "frame/predictions": _outlines(trace.predictions.boxes, prediction_labels, colours),
+            "frame/uncertainty": _outlines(_uncertain_boxes(trace.predictions), prediction_labels, colours),
+            "affinity": rr.TextDocument(_affinity_table(trace), media_type=rr.MediaType.MARKDOWN),
         }.items():
             self.recording.log(entity, content, strict=True)
 
 
 def _spawn(recording: rr.RecordingStream) -> None:
-    """Start the viewer that is installed beside this Python, for this machine alone, and wait until it answers."""
+    """Start the viewer installed beside this Python, bound to the loopback address, and wait until it answers."""
     if not has_display():
         raise RuntimeError("no display to open rerun on; a file.rrd needs none")
     program = shutil.which("rerun", path=str(Path(sys.executable).parent)) or "rerun"
-    silent: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    subprocess.Popen([program, "--bind", "127.0.0.1", "--hide-welcome-screen"], **silent)  # rr.spawn binds to 0.0.0.0
+    detached: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    subprocess.Popen([program, "--bind", "127.0.0.1", "--hide-welcome-screen"], **detached)  # rr.spawn binds to 0.0.0.0
     recording.connect_grpc(default_blueprint=_layout())
-    recording.flush(timeout_sec=STARTING)
+    recording.flush(timeout_sec=START_TIMEOUT)
 
 
 def _layout() -> rrb.Blueprint:
-    """Picture and table. What never changes is set here: hovering lists components only where three are logged."""
+    """The image beside the table of affinities.
+
+    Constant components are set here instead of logged: hovering lists an entity's components only if three are logged.
+    """
     line, thin = rr.Radius.ui_points(1.0), rr.Radius.ui_points(0.5)
-    picture = rrb.Spatial2DView(
+    image_view = rrb.Spatial2DView(
         origin="frame",
         overrides={
             "frame/image": rrb.EntityBehavior(interactive=False),
@@ -94,45 +99,58 @@ def _layout() -> rrb.Blueprint:
             "frame/uncertainty": rr.LineStrips2D.from_fields(radii=thin, show_labels=False),
         },
     )
-    views = rrb.Horizontal(picture, rrb.TextDocumentView(origin="affinity"), column_shares=[3, 1])
+    views = rrb.Horizontal(image_view, rrb.TextDocumentView(origin="affinity"), column_shares=[3, 1])
     return rrb.Blueprint(views, rrb.TimePanel(timeline="time"))
 
 
-def _uncertain(candidates: TrackPredictions) -> Tensor:
-    """(T, 4) xyxy pixels: predicted boxes with each edge `SIGMAS` of its own, the centre's and half the size's, out."""
-    centre, size = candidates.sigma.split(2, 1)
-    reach = SIGMAS * torch.hypot(centre, size / 2)
-    return candidates.boxes + torch.cat([-reach, reach], 1)
+def _uncertain_boxes(predictions: TrackPredictions) -> Tensor:
+    """(T, 4) xyxy pixels: the predicted boxes with each edge moved out by `SIGMAS` standard deviations of its position.
+
+    An edge is the centre plus or minus half the size, so its variance is the centre's plus a quarter of the size's.
+    """
+    centre, size = predictions.sigma.split(2, 1)
+    margin = SIGMAS * torch.hypot(centre, size / 2)
+    return predictions.boxes + torch.cat([-margin, margin], 1)
 
 
 def _prediction_labels(trace: AssociationTrace) -> list[str]:
-    """For each live track `7, 0.03 s | #2: +3.20, #0: -0.41 | takes #2`: id, seconds unseen, best detections, fate."""
-    fates = {track: f"takes #{row}" for track, row in _pairs(trace)}
+    """For each live track `7, 0.03 s | #2: +3.20, #0: -0.41 | matched to #2`: id, age, best detections, outcome.
+
+    The age is that of its last detection, in seconds.
+    """
+    outcomes = {track: f"matched to #{row}" for track, row in _matched_pairs(trace)}
     best = _best(trace.matches.affinity, [f"#{row}" for row in range(len(trace.detections))])
-    rows = enumerate(zip(trace.ids.tolist(), trace.predictions.time_since_update.tolist(), best, strict=True))
-    return [f"{i}, {unseen:.2f} s | {text} | {fates.get(track, 'takes none')}" for track, (i, unseen, text) in rows]
+    ages = trace.predictions.time_since_update.tolist()
+    return [
+        f"{identity}, {age:.2f} s | {affinities} | {outcomes.get(track, 'unmatched')}"
+        for track, (identity, age, affinities) in enumerate(zip(trace.ids.tolist(), ages, best, strict=True))
+    ]
 
 
 def _detection_labels(trace: AssociationTrace) -> list[str]:
-    """For each detection `#2 0.87 | 7: +3.20, 12: -0.41 | taken by 7`: row, score, best tracks, fate."""
+    """For each detection `#2 0.87 | 7: +3.20, 12: -0.41 | matched to 7`: row, score, best tracks, outcome."""
     ids = trace.ids.tolist()
-    fates = dict.fromkeys(trace.matches.new_tracks.tolist(), "new")
-    fates |= {row: f"taken by {ids[track]}" for track, row in _pairs(trace)}
-    rows = enumerate(zip(trace.detections.scores.tolist(), _best(trace.matches.affinity.T, ids), strict=True))
-    return [f"#{row} {score:.2f} | {text} | {fates.get(row, 'left')}" for row, (score, text) in rows]
+    outcomes = dict.fromkeys(trace.matches.new_tracks.tolist(), "new")
+    outcomes |= {row: f"matched to {ids[track]}" for track, row in _matched_pairs(trace)}
+    best = _best(trace.matches.affinity.T, ids)
+    scores = trace.detections.scores.tolist()
+    return [
+        f"#{row} {score:.2f} | {affinities} | {outcomes.get(row, 'unmatched')}"
+        for row, (score, affinities) in enumerate(zip(scores, best, strict=True))
+    ]
 
 
 def _best(affinity: Tensor, names: Sequence[object]) -> list[str]:
-    """The names of the columns with the largest affinities in each row, and these."""
-    best = affinity.topk(min(BEST, len(names)), 1)
+    """For each row of affinities (R, C) the names of its largest columns, with their values."""
+    best = affinity.topk(min(BEST_COUNT, len(names)), 1)
     rows = (zip(*row, strict=True) for row in zip(best.values.tolist(), best.indices.tolist(), strict=True))
     return [", ".join(f"{names[i]}: {v:+.2f}" for v, i in row if v > -torch.inf) or "none possible" for row in rows]
 
 
-def _table(trace: AssociationTrace) -> str:
-    """Markdown: a row for each live track, a column for each detection, bold where they are paired."""
+def _affinity_table(trace: AssociationTrace) -> str:
+    """The affinities in Markdown: one row per live track, one column per detection, matches in bold."""
     cells = [[f"{v:+.2f}" if v > -torch.inf else "" for v in row] for row in trace.matches.affinity.tolist()]
-    for track, row in _pairs(trace):
+    for track, row in _matched_pairs(trace):
         cells[track][row] = f"**{cells[track][row]}**"
     columns, new_tracks = range(len(trace.detections)), trace.matches.new_tracks.tolist()
     rows = [["", *(f"#{row} new" if row in new_tracks else f"#{row}" for row in columns)], ["---"] * (1 + len(columns))]
@@ -140,7 +158,7 @@ def _table(trace: AssociationTrace) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _pairs(trace: AssociationTrace) -> list[tuple[int, int]]:
+def _matched_pairs(trace: AssociationTrace) -> list[tuple[int, int]]:
     return list(zip(trace.matches.tracks.tolist(), trace.matches.detections.tolist(), strict=True))
 
 

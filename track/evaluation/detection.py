@@ -1,4 +1,4 @@
-"""How good a detector is: average precision as COCO counts it, precision and recall at one score."""
+"""Scores of detections: average precision as COCO computes it, and precision and recall at one score."""
 
 from __future__ import annotations
 
@@ -10,82 +10,96 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_iou
 
-from track.evaluation.tracking import MATCH_IOU, OVERALL, PEDESTRIAN, distractor_classes
+from track.evaluation.tracking import MATCH_IOU, OVERALL
+from track.formats.mot import distractor_classes, is_considered_pedestrian
 from track.structures import Detections
 from track.tracking.association import assign
 
-SCORE = 0.3  # where precision and recall are read
-Pairs = Mapping[str, tuple[Sequence[Detections], Sequence[Detections]]]
+SCORE = 0.3  # the threshold at which precision and recall are measured
+
+# Ground truth and detections of each sequence by name, one `Detections` per frame.
+DetectionPairs = Mapping[str, tuple[Sequence[Detections], Sequence[Detections]]]
 
 
-def evaluate_detections(pairs: Pairs) -> pd.DataFrame:
-    """Percentages, a row a sequence and `OVERALL`, of truth and detections of each by its name, a frame each.
+def evaluate_detections(pairs: DetectionPairs) -> pd.DataFrame:
+    """AP, AP50, recall and precision in percent: one row per sequence, then `OVERALL`.
 
-    AP: average precision, the mean over IoU 0.5 to 0.95; AP50: at 0.5. recall, precision: of boxes with scores of at
-    least 0.3, one to one at IoU 0.5 (as MATCH_IOU). Boxes of the truth whose score is 0 are neither missed nor false.
+    AP: average precision, the mean over IoU 0.5 to 0.95; AP50: at IoU 0.5. recall, precision: of detections that score
+    at least `SCORE`, matched one to one at `MATCH_IOU`. Ground truth with score 0 counts neither when it is detected
+    nor when it is missed.
     """
-    everything = tuple([frame for pair in pairs.values() for frame in pair[side]] for side in (0, 1))
+    all_frames = tuple([frame for pair in pairs.values() for frame in pair[side]] for side in (0, 1))
     rows = {}
-    for name, (truth, found) in [*pairs.items(), (OVERALL, everything)]:
-        right, false, missed = count_tp_fp_fn(truth, found).sum(0).tolist()
-        ratios = {"recall": right / max(1e-9, right + missed), "precision": right / max(1e-9, right + false)}
-        figures = _average_precision(truth, found)
-        rows[name] = {"AP": float(figures["map"]), "AP50": float(figures["map_50"]), **ratios}
+    for name, (truth, detections) in [*pairs.items(), (OVERALL, all_frames)]:
+        tp, fp, fn = count_tp_fp_fn(truth, detections).sum(0).tolist()
+        precision = _average_precision(truth, detections)
+        rows[name] = {
+            "AP": float(precision["map"]),
+            "AP50": float(precision["map_50"]),
+            "recall": tp / max(1e-9, tp + fn),
+            "precision": tp / max(1e-9, tp + fp),
+        }
     return 100 * pd.DataFrame.from_dict(rows, orient="index")
 
 
-def precision_recall(truth: Sequence[Detections], found: Sequence[Detections]) -> tuple[Tensor, Tensor]:
-    """(101,) recalls from 0 to 1 and the precision (101,) at each, at IoU 0.5, the mean over classes; 0 where no score
-    reaches the recall."""
-    precision = _average_precision(truth, found)["precision"][0, :, :, 0, -1]  # of (IoU, recall, class, area, limit)
-    return torch.linspace(0, 1, 101), precision.clamp(min=0).mean(1).float()
+def precision_recall(truth: Sequence[Detections], detections: Sequence[Detections]) -> tuple[Tensor, Tensor]:
+    """(101,) recalls from 0 to 1 and the (101,) precisions there, at IoU 0.5, averaged over classes.
+
+    The precision is 0 at recalls that no score reaches.
+    """
+    precision = _average_precision(truth, detections)["precision"]  # (IoU, recall, class, area, limit)
+    at_half = precision[0, :, :, 0, -1]  # (recall, class)
+    return torch.linspace(0, 1, 101), at_half.clamp(min=0).mean(1).float()
 
 
-def count_tp_fp_fn(truth: Sequence[Detections], found: Sequence[Detections]) -> Tensor:
-    """(F, 3) of each frame, how many detections with scores of at least 0.3 are right, how many false, and how many
-    boxes of the truth are missed."""
-    return torch.tensor([_count(*pair) for pair in zip(truth, found, strict=True)]).reshape(-1, 3)
+def count_tp_fp_fn(truth: Sequence[Detections], detections: Sequence[Detections]) -> Tensor:
+    """(F, 3) true positives, false positives and false negatives of each frame, as in `evaluate_detections`."""
+    return torch.tensor([_count(*pair) for pair in zip(truth, detections, strict=True)]).reshape(-1, 3)
 
 
-def is_right(truth: Detections, found: Detections) -> Tensor:
-    """(N,) bool, which of one frame's detections are right: in order of score each takes the box of its class that it
-    overlaps most of those left, at IoU 0.5."""
-    overlap = box_iou(truth.boxes, found.boxes) * (truth.labels[:, None] == found.labels)
-    right = torch.zeros(len(found), dtype=torch.bool)
-    for j in found.scores.argsort(descending=True).tolist() if len(truth) else []:
-        best, i = overlap[:, j].max(0)
-        right[j] = best >= MATCH_IOU
-        overlap[i] *= not right[j]
+def is_right(truth: Detections, detections: Detections) -> Tensor:
+    """(N,) bool, which of one frame's detections are true positives at `MATCH_IOU`.
+
+    In descending order of score, each detection takes the box of its class, of those left, that it overlaps most.
+    """
+    iou = box_iou(truth.boxes, detections.boxes) * (truth.labels[:, None] == detections.labels)
+    right = torch.zeros(len(detections), dtype=torch.bool)
+    for column in detections.scores.argsort(descending=True).tolist() if len(truth) else []:
+        best, row = iou[:, column].max(0)
+        right[column] = best >= MATCH_IOU
+        iou[row] *= not right[column]
     return right
 
 
 def pedestrians(name: str, truth: Detections) -> Detections:
-    """Of ground truth by MOTChallenge's rules what a detector is judged by: pedestrians with score 1, what it may find
-    or not with score 0, all of label 1. name: the sequence's."""
-    person = (truth.labels == PEDESTRIAN) & (truth.scores != 0)
-    either = torch.isin(truth.labels, torch.tensor(distractor_classes(name)))
-    kept = person | either
-    boxes = truth.boxes[kept]
-    return Detections(boxes, person[kept].float(), torch.ones(len(boxes), dtype=torch.long))
+    """The ground truth that a person detector is scored on, from a frame of the MOTChallenge sequence `name`.
+
+    Considered pedestrians have score 1; distractors, which may be detected or not, have score 0. All have label 1.
+    """
+    considered = is_considered_pedestrian(truth)
+    relevant = considered | torch.isin(truth.labels, torch.tensor(distractor_classes(name)))
+    boxes = truth.boxes[relevant]
+    return Detections(boxes, considered[relevant].float(), torch.ones(len(boxes), dtype=torch.long))
 
 
-def _count(truth: Detections, found: Detections) -> tuple[int, int, int]:
-    sure = found[found.scores >= SCORE]
-    overlap = box_iou(truth.boxes, sure.boxes) * (truth.labels[:, None] == sure.labels)
-    i, j = assign(overlap, MATCH_IOU)
-    judged = truth.scores != 0
-    right = int(judged[i].sum())
-    return right, len(sure) - len(j), int(judged.sum()) - right
+def _count(truth: Detections, detections: Detections) -> tuple[int, int, int]:
+    confident = detections[detections.scores >= SCORE]
+    iou = box_iou(truth.boxes, confident.boxes) * (truth.labels[:, None] == confident.labels)
+    rows, columns = assign(iou, MATCH_IOU)
+    considered = truth.scores != 0
+    tp = int(considered[rows].sum())
+    return tp, len(confident) - len(columns), int(considered.sum()) - tp
 
 
-def _average_precision(truth: Sequence[Detections], found: Sequence[Detections]) -> dict[str, Tensor]:
-    measure = MeanAveragePrecision(
-        backend="pycocotools", max_detection_thresholds=[1, 100, 1000], extended_summary=True
+def _average_precision(truth: Sequence[Detections], detections: Sequence[Detections]) -> dict[str, Tensor]:
+    metric = MeanAveragePrecision(backend="pycocotools", max_detection_thresholds=[1, 100, 1000], extended_summary=True)
+    metric.warn_on_many_detections = False
+    metric.update(
+        [{"boxes": frame.boxes, "scores": frame.scores, "labels": frame.labels} for frame in detections],
+        [
+            {"boxes": frame.boxes, "labels": frame.labels, "iscrowd": (frame.scores == 0).long()}  # crowd: ignored
+            for frame in truth
+        ],
     )
-    measure.warn_on_many_detections = False
-    measure.update(
-        [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in found],
-        [{"boxes": one.boxes, "labels": one.labels, "iscrowd": (one.scores == 0).long()} for one in truth],
-    )
-    result: dict[str, Tensor] = measure.compute()
+    result: dict[str, Tensor] = metric.compute()
     return result

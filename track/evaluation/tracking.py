@@ -1,6 +1,6 @@
-"""Scores of tracking results by MOTChallenge's definitions: trackeval's metrics, and motmetrics' beside them.
+"""Scores of tracking results by MOTChallenge's definitions, computed by trackeval and by motmetrics.
 
-Both read the same ids and overlaps, from which distractors were removed once; docs/metrics.md says why they differ.
+Both evaluators read the same ids and IoUs, after distractors were removed once; docs/metrics.md says why they differ.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from torch import Tensor
 from torchvision.ops import box_iou
 from trackeval.metrics import CLEAR, HOTA, Identity
 
+from track.formats.mot import distractor_classes, is_considered_pedestrian
 from track.structures import Tracks
 
-COLUMNS = ("HOTA", "DetA", "AssA", "MOTA", "IDF1", "IDSW", "FP", "FN", "Frag", "MT", "ML")
+PERCENTAGES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")
+COUNTS = ("IDSW", "FP", "FN", "Frag", "MT", "ML")
+METRICS = (*PERCENTAGES, *COUNTS)
 OVERALL = "OVERALL"
 MATCH_IOU = 0.5
-PEDESTRIAN = 1
 
-# Ground truth and predictions of each sequence by its name, a `Tracks` a frame.
+# Ground truth and predictions of each sequence by name, one `Tracks` per frame.
 Pairs = Mapping[str, tuple[Sequence[Tracks], Sequence[Tracks]]]
 
 
@@ -39,29 +41,29 @@ class ScoredFrame:
 
 
 def evaluate_tracking(pairs: Pairs) -> pd.DataFrame:
-    """Official figures through trackeval's metric classes: a row a sequence and `OVERALL`, columns `COLUMNS`.
+    """The official figures, by trackeval's metric classes: one row per sequence, then `OVERALL`; columns `METRICS`.
 
-    HOTA, DetA, AssA, MOTA and IDF1 are percentages (HOTA's three averaged over 19 overlap thresholds, Luiten et
-    al., IJCV 2021), the others are counts at IoU 0.5. ValueError as in `scored_frames`.
+    HOTA, DetA, AssA (averaged over 19 IoU thresholds, Luiten et al., "HOTA", IJCV 2021), MOTA and IDF1 are in percent;
+    the others are counts at IoU 0.5. Raises ValueError as `scored_frames` does.
     """
-    counted = {name: _counted(scored_frames(name, *pair)) for name, pair in pairs.items()}
+    inputs = {name: _trackeval_input(scored_frames(name, *pair)) for name, pair in pairs.items()}
     figures: dict[str, dict[str, Any]] = {name: {} for name in (*pairs, OVERALL)}
-    quiet = {"PRINT_CONFIG": False, "THRESHOLD": MATCH_IOU}
-    for metric in HOTA(), CLEAR(quiet), Identity(quiet):
-        results = {name: metric.eval_sequence(data) for name, data in counted.items()}
+    options = {"PRINT_CONFIG": False, "THRESHOLD": MATCH_IOU}
+    for metric in HOTA(), CLEAR(options), Identity(options):
+        results = {name: metric.eval_sequence(data) for name, data in inputs.items()}
         for name, result in [*results.items(), (OVERALL, metric.combine_sequences(results))]:
             figures[name] |= result
-    return pd.DataFrame.from_dict({name: _row(one) for name, one in figures.items()}, orient="index")
+    return pd.DataFrame.from_dict({name: _row(result) for name, result in figures.items()}, orient="index")
 
 
 def evaluate_motmetrics(pairs: Pairs) -> pd.DataFrame:
-    """motmetrics' whole MOTChallenge summary: a row a sequence and `OVERALL`, motmetrics' own column names.
+    """motmetrics' MOTChallenge summary: one row per sequence, then `OVERALL`, with motmetrics' own column names.
 
     `mota`, `idf1` and other ratios are fractions, `motp` is a mean distance 1 - IoU; there is no HOTA.
-    ValueError as in `scored_frames`.
+    Raises ValueError as `scored_frames` does.
     """
     return motmetrics.metrics.create().compute_many(
-        dfs=[_accumulated(scored_frames(name, *pair)) for name, pair in pairs.items()],
+        dfs=[_accumulate(scored_frames(name, *pair)) for name, pair in pairs.items()],
         names=list(pairs),
         metrics=motmetrics.metrics.motchallenge_metrics,
         generate_overall=True,
@@ -69,11 +71,11 @@ def evaluate_motmetrics(pairs: Pairs) -> pd.DataFrame:
 
 
 def scored_frames(name: str, truth: Sequence[Tracks], predictions: Sequence[Tracks]) -> list[ScoredFrame]:
-    """What both evaluators score of a sequence, an `ScoredFrame` a frame; frames without predictions may be left out at
-    the end.
+    """What both evaluators score of the sequence `name`, one `ScoredFrame` per frame of ground truth.
 
-    The name decides on MOT20's extra distractor class. ValueError, naming the sequence and frame, for an id that is
-    twice in a frame, or for more frames of predictions than of ground truth.
+    Trailing frames without predictions may be left out. The name decides on MOT20's additional distractor class. Raises
+    ValueError, with sequence and frame, for an id that repeats within a frame, and for more frames of predictions than
+    of ground truth.
     """
     if len(predictions) > len(truth):
         raise ValueError(f"{name}: expected at most {len(truth)} frames of predictions, got {len(predictions)}")
@@ -81,54 +83,43 @@ def scored_frames(name: str, truth: Sequence[Tracks], predictions: Sequence[Trac
     if not any(np.isin(frame.labels.numpy(force=True), distractors).any() for frame in truth):
         distractors = ()
     predictions = [*predictions, *[Tracks.empty()] * (len(truth) - len(predictions))]
-    columns = truth, predictions, _boxes_in_file(truth), _boxes_in_file(predictions)
-    frames = [
-        _overlap(there, found, box_iou(*boxes), distractors) for there, found, *boxes in zip(*columns, strict=True)
-    ]
+    columns = zip(truth, predictions, _boxes_in_file(truth), _boxes_in_file(predictions), strict=True)
+    frames = [_scored_frame(true, predicted, box_iou(*boxes), distractors) for true, predicted, *boxes in columns]
     for number, frame in enumerate(frames, 1):
         if len(set(frame.truth)) < len(frame.truth) or len(set(frame.predictions)) < len(frame.predictions):
             raise ValueError(f"{name}, frame {number}: expected each id once in a frame")
     return frames
 
 
-def distractor_classes(name: str) -> tuple[int, ...]:
-    """Classes a tracker may follow or not, by MOTChallenge's rules: person on vehicle, static person, distractor and
-    reflection, and in sequences of MOT20 other vehicles.
-    """
-    return (2, 6, 7, 8, 12) if name.startswith("MOT20") else (2, 7, 8, 12)
-
-
 def remove_distractors(truth: Tracks, iou: np.ndarray, distractors: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Which of one frame's ground truth (G,) and predictions (P,) are scored, as masks; `iou` is (G, P).
+    """Masks of one frame's ground truth (G,) and predictions (P,) that are scored. iou: (G, P).
 
-    A prediction goes when the best assignment of predictions to all ground truth at IoU >= 0.5 gives it a distractor;
-    ground truth stays when it is a pedestrian with a flag that is not 0. Without `distractors` the ground truth has
-    no such classes, and only its flag counts.
+    Predictions are assigned to all ground truth for the largest summed IoU, each at least 0.5; those assigned to a
+    class in `distractors` are not scored. Of the ground truth, considered pedestrians are scored; without `distractors`
+    it has no such classes, and the `consider` flag alone decides.
     """
-    flagged = truth.scores.numpy(force=True) != 0
-    scored = np.ones(iou.shape[1], bool)
+    predictions_scored = np.ones(iou.shape[1], bool)
     if not distractors:
-        return flagged, scored
-    labels = truth.labels.numpy(force=True)
+        return truth.scores.numpy(force=True) != 0, predictions_scored
     enough = iou >= MATCH_IOU - np.finfo(float).eps
     rows, columns = linear_sum_assignment(np.where(enough, iou, 0), maximize=True)
-    followed = enough[rows, columns] & np.isin(labels[rows], distractors)
-    scored[columns[followed]] = False
-    return flagged & (labels == PEDESTRIAN), scored
+    on_distractor = enough[rows, columns] & np.isin(truth.labels.numpy(force=True)[rows], distractors)
+    predictions_scored[columns[on_distractor]] = False
+    return is_considered_pedestrian(truth).numpy(force=True), predictions_scored
 
 
-def _overlap(truth: Tracks, predictions: Tracks, iou: Tensor, distractors: Sequence[int]) -> ScoredFrame:
-    overlap = iou.nan_to_num(0).numpy()  # two boxes without area
+def _scored_frame(truth: Tracks, predictions: Tracks, iou: Tensor, distractors: Sequence[int]) -> ScoredFrame:
+    overlap = iou.nan_to_num(0).numpy()  # NaN is the IoU of two boxes without area
     rows, columns = remove_distractors(truth, overlap, distractors)
     truth_ids, prediction_ids = truth.ids.numpy(force=True), predictions.ids.numpy(force=True)
     return ScoredFrame(truth_ids[rows], prediction_ids[columns], overlap[rows][:, columns])
 
 
 def _boxes_in_file(frames: Sequence[Tracks]) -> tuple[Tensor, ...]:
-    """Each frame's boxes in float64 as trackeval has them from a file: decimal left, top, width, height, pixels from 1.
+    """Each frame's boxes in float64, as trackeval reads them from a file: decimal left, top, width, height, from 1.
 
     IoU then agrees to the last bit, which decides ties with a threshold (0.8 of two boxes with decimals may come out
-    a little less). A number that is further from a thousandth than float32 explains stays as it is.
+    slightly less). A number that is farther from a multiple of 0.001 than float32 explains stays as it is.
     """
     exact = torch.cat([frame.boxes.detach().cpu() for frame in [Tracks.empty(), *frames]]).double()
     given = torch.hstack([exact[:, :2] + 1, exact[:, 2:] - exact[:, :2]])
@@ -138,35 +129,36 @@ def _boxes_in_file(frames: Sequence[Tracks]) -> tuple[Tensor, ...]:
     return torch.hstack([left_top, left_top + size]).split([len(frame) for frame in frames])
 
 
-def _counted(frames: list[ScoredFrame]) -> dict[str, Any]:
+def _trackeval_input(frames: list[ScoredFrame]) -> dict[str, Any]:
     """The dict that trackeval's metric classes read."""
-    truth, truths = _numbered([frame.truth for frame in frames])
-    predictions, tracks = _numbered([frame.predictions for frame in frames])
+    truth_ids, truth_count = _renumber([frame.truth for frame in frames])
+    prediction_ids, prediction_count = _renumber([frame.predictions for frame in frames])
     return {
         "num_timesteps": len(frames),
-        "gt_ids": truth,
-        "num_gt_ids": truths,
-        "num_gt_dets": sum(map(len, truth)),
-        "tracker_ids": predictions,
-        "num_tracker_ids": tracks,
-        "num_tracker_dets": sum(map(len, predictions)),
+        "gt_ids": truth_ids,
+        "num_gt_ids": truth_count,
+        "num_gt_dets": sum(map(len, truth_ids)),
+        "tracker_ids": prediction_ids,
+        "num_tracker_ids": prediction_count,
+        "num_tracker_dets": sum(map(len, prediction_ids)),
         "similarity_scores": [frame.iou for frame in frames],
     }
 
 
-def _numbered(ids: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
-    """Ids of each frame, renumbered from 0 without gaps, and how many there are."""
+def _renumber(ids: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
+    """The ids of each frame, renumbered from 0 without gaps, and the number of distinct ids."""
     unique, numbers = np.unique(np.concatenate([np.empty(0, np.int64), *ids]), return_inverse=True)
     return np.split(numbers, np.cumsum([len(frame) for frame in ids])[:-1]), len(unique)
 
 
 def _row(figures: Mapping[str, Any]) -> dict[str, float]:
-    """One table row of trackeval's figures, of which HOTA, DetA and AssA hold 19 thresholds each."""
-    percentages = {column: 100 * float(np.mean(figures[column])) for column in COLUMNS[:5]}
-    return percentages | {column: int(figures.get(f"CLR_{column}", figures.get(column))) for column in COLUMNS[5:]}
+    """One table row of trackeval's figures; HOTA, DetA and AssA are arrays over the 19 IoU thresholds."""
+    percentages = {name: 100 * float(np.mean(figures[name])) for name in PERCENTAGES}
+    return percentages | {name: int(figures.get(f"CLR_{name}", figures.get(name))) for name in COUNTS}
 
 
-def _accumulated(frames: list[ScoredFrame]) -> Any:
+def _accumulate(frames: list[ScoredFrame]) -> Any:
+    """The frames as a motmetrics accumulator, NaN where a pair may not be matched."""
     accumulator = motmetrics.MOTAccumulator(auto_id=True)
     for frame in frames:
         distances = np.where(frame.iou >= MATCH_IOU, 1 - frame.iou, np.nan)

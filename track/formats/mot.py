@@ -1,11 +1,10 @@
-"""MOTChallenge folders: the only file that knows their columns, 1-based pixels and splits."""
+"""Read and write MOTChallenge folders. No other file knows their columns, 1-based pixels, classes and splits."""
 
 from __future__ import annotations
 
 import configparser
-import os
+import math
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,18 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from track.checkpoint import atomic_write
 from track.geometry import compose_affines
 from track.structures import Detections, Tracks
 
 SPLITS = ("all", "train-half", "val-half")
-Rows = TypeVar("Rows", bound=Detections)
+PEDESTRIAN = 1  # the class that is scored
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
+Rows = TypeVar("Rows", bound=Detections)
 
 
 @dataclass(frozen=True)
 class MotSequence:
-    """One folder `ROOT/<name>` of `length` frames, of which those in `frame_numbers` (from 1, ascending) are used."""
+    """A folder `ROOT/<name>` of `length` frames, of which `frame_numbers` (from 1, ascending) are used.
+
+    frame_rate: frames per second. width, height: pixels. image_dir: the folder of images, relative to `path`.
+    """
 
     path: Path
     frame_rate: float
@@ -39,7 +43,7 @@ class MotSequence:
 
     @property
     def name(self) -> str:
-        """The folder's name, which is also the result file's."""
+        """The folder's name, by which result files are called too."""
         return self.path.resolve().name
 
     def __len__(self) -> int:
@@ -47,47 +51,50 @@ class MotSequence:
 
     @property
     def times(self) -> list[float]:
-        """Seconds of each frame after the first."""
+        """Seconds from the first used frame to each used frame."""
         return [(number - self.frame_numbers[0]) / self.frame_rate for number in self.frame_numbers]
 
     def truth(self) -> list[Tracks]:
-        """Ground truth, a `Tracks` a frame: scores are the `consider` flag, labels the class (MOT15: 1)."""
-        return self._split(read_tracks(self._file("gt/gt.txt"), self.length, truth=True))
+        """Ground truth, one `Tracks` per frame: scores are the `consider` flag, labels the class (MOT15: 1)."""
+        return self._used(read_tracks(self._file("gt/gt.txt"), self.length, truth=True))
 
     def detections(self, file: str = "det/det.txt") -> list[Detections]:
-        """Detections of one of the sequence's files, a `Detections` a frame; rows in any order."""
-        return self._split(read_detections(self._file(file), self.length))
+        """The detections in one of the sequence's files, one `Detections` per frame; rows may be in any order."""
+        return self._used(read_detections(self._file(file), self.length))
 
     def affines(self) -> Tensor:
-        """Affines from the previous used frame's pixels to each frame's, (frames, 2, 3), 0-based pixels."""
-        steps = read_affines(self._file("gmc.txt"), self.length)
+        """(frames, 2, 3) affines from the previous used frame's pixels to each frame's, 0-based pixels."""
+        affines = read_affines(self._file("gmc.txt"), self.length)
         starts = [self.frame_numbers[0] - 1, *self.frame_numbers]
-        return torch.stack([compose_affines(steps[a:b]) for a, b in zip(starts, self.frame_numbers, strict=False)])
+        return torch.stack([compose_affines(affines[a:b]) for a, b in zip(starts, self.frame_numbers, strict=False)])
 
     def has(self, file: str) -> bool:
-        """Whether the sequence has the file; a path that leaves the folder is refused."""
+        """Whether the sequence has the file. Raises ValueError for a path that leaves the folder."""
         return self._inside(file).is_file()
 
     def images(self) -> list[Path] | None:
-        """The frames' files in order, or None where there is no image folder."""
+        """The image files of the used frames in order, or None without an image folder.
+
+        Raises ValueError if the folder holds fewer images than seqinfo.ini says.
+        """
         folder = self._inside(self.image_dir)
         if not folder.is_dir():
             return None
         files = image_files(folder)
         if len(files) < self.length:
             raise ValueError(f"{folder}: expected {self.length} frames as seqinfo.ini says, found {len(files)}")
-        return self._split(files)
+        return self._used(files)
 
     def video(self) -> Path | None:
-        """The sequence's video file, or None where there is none."""
-        names = sorted(f.name for f in self.path.iterdir() if f.suffix.lower() in VIDEO_SUFFIXES)
+        """The sequence's video file, or None."""
+        names = sorted(file.name for file in self.path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
         return self._inside(names[0]) if names else None
 
     def has_footage(self) -> bool:
         """Whether the sequence has images or a video."""
         return self.images() is not None or self.video() is not None
 
-    def _split(self, frames: list[Any]) -> list[Any]:
+    def _used(self, frames: list[Any]) -> list[Any]:
         return [frames[number - 1] for number in self.frame_numbers]
 
     def _inside(self, file: str) -> Path:
@@ -103,9 +110,12 @@ class MotSequence:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, 2.jpg before 10.jpg."""
-    files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(files, key=lambda f: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", f.name)])
+    """The images in a folder in numerical order: 2.jpg before 10.jpg."""
+
+    def by_number(file: Path) -> list[str | int]:
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)]
+
+    return sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=by_number)
 
 
 def find_sequences(
@@ -115,36 +125,36 @@ def find_sequences(
     drop_rate: float = 0.0,
     names: Collection[str] | None = None,
 ) -> list[MotSequence]:
-    """Every folder at or below `root` that has a seqinfo.ini, by path; of these, those called `names`.
+    """Every sequence (folder with a seqinfo.ini) at or below `root`, by path; with `names`, only those.
 
-    stride: frame stride within the split; 3 keeps every third frame. drop_rate: fraction of the remaining frames to drop
-    at random (fixed seed). Raises ValueError where there is no sequence, for a name that none has, or for a number out
-    of range.
+    split: one of `SPLITS`. stride: frame stride within the split; 3 keeps every third frame. drop_rate: fraction of the
+    remaining frames to drop at random (fixed seed). Raises ValueError if there is no sequence, if a name is unknown or
+    not unique, or if an option is out of range.
     """
-    if stride < 1 or not 0 <= drop_rate < 1:
-        raise ValueError(
-            f"stride: expected at least 1, got {stride}; drop_rate: expected 0 or more, below 1, got {drop_rate}"
-        )
+    if stride < 1:
+        raise ValueError(f"stride: expected at least 1, got {stride}")
+    if not 0 <= drop_rate < 1:
+        raise ValueError(f"drop_rate: expected 0 or more, below 1, got {drop_rate}")
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split}")
     if not Path(root).is_dir():
         raise ValueError(f"{root}: no such folder, expected sequences below it")
-    whole = (read_sequence(ini.parent) for ini in sorted(Path(root).rglob("seqinfo.ini")))
-    found = [_thin(_cut(sequence, split), stride, drop_rate) for sequence in whole]
-    if not found:
+    sequences = [read_sequence(ini.parent) for ini in sorted(Path(root).rglob("seqinfo.ini"))]
+    if not sequences:
         raise ValueError(f"{root}: no sequences below it, expected folders with a seqinfo.ini")
-    known = [sequence.name for sequence in found]
-    twice = next((name for name in known if known.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"{root}: two sequences are called {twice}, expected each name once")
+    known = [sequence.name for sequence in sequences]
+    repeated = next((name for name in known if known.count(name) > 1), None)
+    if repeated:
+        raise ValueError(f"{root}: two sequences are called {repeated}, expected each name once")
     unknown = sorted(set(names or ()) - set(known))
     if unknown:
         raise ValueError(f"{root}: no sequence is called {unknown[0]}, expected some of {', '.join(known)}")
-    return [sequence for sequence in found if names is None or sequence.name in names]
+    chosen = [sequence for sequence in sequences if names is None or sequence.name in names]
+    return [_subsample(_cut(sequence, split), stride, drop_rate) for sequence in chosen]
 
 
 def read_sequence(path: str | Path) -> MotSequence:
-    """One sequence's seqinfo.ini. ValueError names the key that is missing or out of range."""
+    """Read a sequence's seqinfo.ini. Raises ValueError with the key that is missing or out of range."""
     ini = Path(path) / "seqinfo.ini"
     parser = configparser.ConfigParser(interpolation=None)
     try:
@@ -170,96 +180,118 @@ def read_sequence(path: str | Path) -> MotSequence:
 
 
 def read_tracks(path: Path, length: int, truth: bool = False) -> list[Tracks]:
-    """Rows `frame, id, left, top, width, height, score[, class, ...]` of frames 1 to length, a `Tracks` a frame.
+    """Read rows `frame, id, left, top, width, height, score[, class, ...]` into one `Tracks` per frame 1 to `length`.
 
-    Ground truth may number its classes; results, and MOT15's ten columns with -1 there, are class 1.
-    ValueError names the file and line of a row that is not so, or of an id that is twice in a frame.
+    truth: whether the file is ground truth, in which column 8 may be a class; results, and MOT15's ten columns, are
+    class 1.
+    Raises ValueError with the file and line of a malformed row, or of an id that repeats within a frame.
     """
     table, lines = _read_table(path, columns=6 if not truth else 7)
     whole = (table[:, 1] == np.round(table[:, 1])) & (np.abs(table[:, 1]) <= 2**53)
-    _refuse(path, lines, ~whole, "expected a whole number as id in column 2")
+    _require(path, lines, whole, "expected a whole number as id in column 2")
     order = np.lexsort((table[:, 1], table[:, 0]))
-    twice = np.zeros(len(table), bool)
-    twice[order[1:]] = (np.diff(table[order][:, :2], axis=0) == 0).all(1)
-    _refuse(path, lines, twice, "expected each id once in a frame")
+    repeated = np.zeros(len(table), bool)
+    repeated[order[1:]] = (np.diff(table[order][:, :2], axis=0) == 0).all(1)
+    _require(path, lines, ~repeated, "expected each id once in a frame")
     scores = table[:, 6] if table.shape[1] > 6 else np.ones(len(table))
     labels = table[:, 7] if truth and table.shape[1] in (8, 9) else np.ones(len(table))
-    columns = torch.from_numpy(scores).float(), torch.from_numpy(labels).long(), torch.from_numpy(table[:, 1]).long()
-    return _by_frame(path, Tracks(_boxes(table), *columns), table[:, 0], lines, length)
+    rows = Tracks(
+        _boxes(table),
+        torch.from_numpy(scores).float(),
+        torch.from_numpy(labels).long(),
+        torch.from_numpy(table[:, 1]).long(),
+    )
+    return _by_frame(path, rows, table[:, 0], lines, length)
 
 
 def read_detections(path: Path, length: int) -> list[Detections]:
-    """Rows `frame, -1, left, top, width, height, score[, ...]` of frames 1 to length, a `Detections` a frame.
+    """Read rows `frame, -1, left, top, width, height, score[, ...]` into one `Detections` per frame 1 to `length`.
 
-    A class of 1 or more in column 8 is the label, other rows are class 1. ValueError as in `read_tracks`.
+    A class of 1 or more in column 8 is the label; other rows are class 1. Raises ValueError as `read_tracks` does.
     """
     table, lines = _read_table(path, columns=7)
     labels = table[:, 7].clip(1) if table.shape[1] > 7 else np.ones(len(table))
-    columns = torch.from_numpy(table[:, 6]).float(), torch.from_numpy(labels).long()
-    return _by_frame(path, Detections(_boxes(table), *columns), table[:, 0], lines, length)
+    rows = Detections(_boxes(table), torch.from_numpy(table[:, 6]).float(), torch.from_numpy(labels).long())
+    return _by_frame(path, rows, table[:, 0], lines, length)
 
 
 def read_affines(path: Path, length: int) -> Tensor:
-    """Rows `frame, a11, a12, tx, a21, a22, ty`: (frames, 2, 3) affines, identity where a frame has no row."""
+    """Read rows `frame, a11, a12, tx, a21, a22, ty` into (length, 2, 3) affines; a frame without a row is the identity.
+
+    Raises ValueError with the file and line of a malformed row, or of a frame that repeats.
+    """
     table, lines = _read_table(path, columns=7, boxes=False)
     affines = np.tile(np.eye(2, 3), (length, 1, 1))
     index = _frame_index(path, table[:, 0], lines, length)
-    _refuse(
-        path,
-        lines,
-        np.isin(np.arange(len(index)), np.unique(index, return_index=True)[1], invert=True),
-        "expected each frame once",
-    )
+    first_rows = np.unique(index, return_index=True)[1]
+    _require(path, lines, np.isin(np.arange(len(index)), first_rows), "expected each frame once")
     affines[index] = table[:, 1:7].reshape(-1, 2, 3)
     return torch.from_numpy(affines).float()
 
 
+def considered_pedestrians(truth: Tracks) -> Tracks:
+    """The ground truth that is scored: pedestrians whose `consider` flag is not 0."""
+    return truth[is_considered_pedestrian(truth)]
+
+
+def is_considered_pedestrian(truth: Detections) -> Tensor:
+    """(N,) bool, which rows of one frame's ground truth are scored: pedestrians whose `consider` flag is not 0."""
+    return (truth.labels == PEDESTRIAN) & (truth.scores != 0)
+
+
+def distractor_classes(name: str) -> tuple[int, ...]:
+    """Classes that may be tracked or not in the sequence `name`, by MOTChallenge's rules.
+
+    Person on vehicle, static person, distractor and reflection; in sequences of MOT20 other vehicles too.
+    """
+    return (2, 6, 7, 8, 12) if name.startswith("MOT20") else (2, 7, 8, 12)
+
+
 def write_tracks(path: Path, frames: Iterable[Tracks]) -> None:
-    """Write results, frames numbered from 1, under a temporary name until they are whole."""
-    rows = (row for number, tracks in enumerate(frames, 1) for row in track_rows(number, tracks))
-    _write(path, rows)
+    """Write a result file, frames numbered from 1; it replaces an earlier one only once it is complete."""
+    _write(path, (row for number, tracks in enumerate(frames, 1) for row in track_rows(number, tracks)))
 
 
 def write_detections(path: Path, frames: Iterable[Detections]) -> None:
-    """Write detections, frames numbered from 1, so that trackers can be tuned without the detector."""
+    """Write a detection file, frames numbered from 1; it replaces an earlier one only once it is complete."""
     rows = (
         _row(number, -1, box, score, label)
         for number, frame in enumerate(frames, 1)
-        for (box, score), label in zip(_columns(frame), frame.labels.tolist(), strict=True)
+        for box, score, label in zip(frame.boxes.tolist(), frame.scores.tolist(), frame.labels.tolist(), strict=True)
     )
     _write(path, rows)
 
 
 def write_sequence(
-    folder: Path, boxes: np.ndarray, cameras: np.ndarray, frame_rate: float, width: int, height: int
+    folder: Path, boxes: np.ndarray, affines: np.ndarray, frame_rate: float, width: int, height: int
 ) -> None:
-    """A sequence of ground truth alone: boxes (F, N, 4) xyxy pixels, NaN where absent, cameras (F, 2, 3)."""
+    """Write a sequence without footage: seqinfo.ini, gt/gt.txt and gmc.txt.
+
+    boxes: (F, N, 4) xyxy pixels of N pedestrians, NaN in frames without them. affines: (F, 2, 3), from the previous
+    frame's pixels to each frame's.
+    """
     rows = (
-        f"{frame},{k},{x1 + 1:.2f},{y1 + 1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},1,1,1\n"
+        f"{frame},{identity},{x1 + 1:.2f},{y1 + 1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},1,{PEDESTRIAN},1\n"
         for frame, table in enumerate(boxes.tolist(), 1)
-        for k, (x1, y1, x2, y2) in enumerate(table, 1)
-        if x1 == x1
+        for identity, (x1, y1, x2, y2) in enumerate(table, 1)
+        if not math.isnan(x1)
     )
     _write(folder / "gt" / "gt.txt", rows)
-    affines = enumerate(cameras.reshape(len(cameras), 6).tolist(), 1)
-    _write(folder / "gmc.txt", (",".join(map(str, (frame, *values))) + "\n" for frame, values in affines))
+    affine_rows = enumerate(affines.reshape(len(affines), 6).tolist(), 1)
+    _write(folder / "gmc.txt", (",".join(map(str, (frame, *values))) + "\n" for frame, values in affine_rows))
     write_info(folder, frame_rate, len(boxes), width, height)
 
 
 def write_info(folder: Path, frame_rate: float, length: int, width: int, height: int) -> None:
-    """Write a sequence's seqinfo.ini; its name is the folder's."""
+    """Write a sequence's seqinfo.ini; the sequence is called as the folder is."""
     sizes = f"seqLength={length}\nimWidth={width}\nimHeight={height}\nimExt=.jpg\n"
     _write(folder / "seqinfo.ini", [f"[Sequence]\nname={folder.name}\nimDir=img1\nframeRate={frame_rate:g}\n{sizes}"])
 
 
 def track_rows(frame: int, tracks: Tracks) -> Iterator[str]:
     """The result file's rows of one frame."""
-    for (box, score), identity in zip(_columns(tracks), tracks.ids.tolist(), strict=True):
-        yield _row(frame, identity, box, score)
-
-
-def _columns(frame: Detections) -> Iterator[tuple[list[float], float]]:
-    return zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True)
+    columns = zip(tracks.ids.tolist(), tracks.boxes.tolist(), tracks.scores.tolist(), strict=True)
+    return (_row(frame, identity, box, score) for identity, box, score in columns)
 
 
 def _row(frame: int, identity: int, box: list[float], score: float, label: int = -1) -> str:
@@ -268,15 +300,8 @@ def _row(frame: int, identity: int, box: list[float], score: float, label: int =
 
 
 def _write(path: Path, rows: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            file.writelines(rows)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(rows)
 
 
 def _cut(sequence: MotSequence, split: str) -> MotSequence:
@@ -285,18 +310,22 @@ def _cut(sequence: MotSequence, split: str) -> MotSequence:
     return replace(sequence, frame_numbers=range(first, min(last, sequence.length) + 1))
 
 
-def _thin(sequence: MotSequence, stride: int, drop_rate: float) -> MotSequence:
+def _subsample(sequence: MotSequence, stride: int, drop_rate: float) -> MotSequence:
+    """Every `stride`-th frame of these without a random fraction, but at least the first one."""
     numbers = sequence.frame_numbers[::stride]
     if not drop_rate:
         return replace(sequence, frame_numbers=numbers)
-    chance = np.random.default_rng(0).random(len(numbers))
-    return replace(
-        sequence, frame_numbers=[n for n, c in zip(numbers, chance, strict=True) if c >= drop_rate] or [*numbers[:1]]
-    )
+    chances = np.random.default_rng(0).random(len(numbers))
+    remaining = [number for number, chance in zip(numbers, chances, strict=True) if chance >= drop_rate]
+    return replace(sequence, frame_numbers=remaining or [*numbers[:1]])
 
 
 def _read_table(path: Path, columns: int, boxes: bool = True) -> tuple[np.ndarray, list[int]]:
-    """A comma-separated file as float64 and the line number of each row; blank lines are passed over."""
+    """The float64 table in a comma-separated file and the line number of each row; blank lines are skipped.
+
+    Raises ValueError with the file and line of a row that is not `columns` or more finite numbers, of another length
+    than the first row, or (with `boxes`) of negative width or height.
+    """
     rows: list[list[float]] = []
     lines: list[int] = []
     try:
@@ -316,30 +345,33 @@ def _read_table(path: Path, columns: int, boxes: bool = True) -> tuple[np.ndarra
         rows.append(row)
         lines.append(number)
     table = np.array(rows, np.float64).reshape(len(rows), -1 if rows else columns)
-    _refuse(path, lines, ~np.isfinite(table).all(1), "expected finite numbers")
+    _require(path, lines, np.isfinite(table).all(1), "expected finite numbers")
     if boxes:
-        _refuse(path, lines, (table[:, 4:6] < 0).any(1), "expected a width and height that are not negative")
+        _require(path, lines, (table[:, 4:6] >= 0).all(1), "expected a width and height that are not negative")
     return table, lines
 
 
-def _refuse(path: Path, lines: list[int], bad: Any, expected: str) -> None:
-    if bad.any():
-        raise ValueError(f"{path}, line {lines[int(bad.argmax())]}: {expected}")
+def _require(path: Path, lines: list[int], valid: Any, expected: str) -> None:
+    """Raise ValueError with the line number of the first row that is not valid."""
+    if not valid.all():
+        raise ValueError(f"{path}, line {lines[int(valid.argmin())]}: {expected}")
 
 
 def _boxes(table: np.ndarray) -> Tensor:
+    """(N, 4) xyxy, 0-based, from columns 3 to 6: left and top, 1-based, width and height."""
     top_left = table[:, 2:4] - 1
     return torch.from_numpy(np.hstack([top_left, top_left + table[:, 4:6]])).float()
 
 
 def _frame_index(path: Path, column: np.ndarray, lines: list[int], length: int) -> np.ndarray:
-    """0-based frame indices; a frame number that is not a whole number from 1 to length is refused."""
-    whole = (column >= 1) & (column <= length) & (column == np.round(column))
-    _refuse(path, lines, ~whole, f"expected a frame number from 1 to {length} in column 1")
+    """0-based frame indices. Raises ValueError for a frame number that is not a whole number from 1 to `length`."""
+    valid = (column >= 1) & (column <= length) & (column == np.round(column))
+    _require(path, lines, valid, f"expected a frame number from 1 to {length} in column 1")
     return column.astype(np.int64) - 1
 
 
 def _by_frame(path: Path, rows: Rows, column: np.ndarray, lines: list[int], length: int) -> list[Rows]:
+    """The rows of each frame, by the frame numbers in `column`, in the order of the file."""
     frames = _frame_index(path, column, lines, length)
     order = np.argsort(frames, kind="stable")
     bounds = np.searchsorted(frames[order], np.arange(length + 1))

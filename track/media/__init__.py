@@ -1,1 +1,1 @@
-"""Frames in and out: files, cameras and streams, videos and result files."""
+"""Media: video sources, live capture, images, video output and result files."""

@@ -1,7 +1,7 @@
-"""Cameras and streams: captured on a thread of their own, so that the newest frame is always the next one.
+"""Cameras and streams: captured on a separate thread, so that the next frame is always the newest one.
 
-A slow consumer drops frames rather than accumulating latency, and since a tracker predicts in seconds it only has to be
-told when a frame was captured.
+A slow consumer drops frames rather than accumulating latency. The tracker predicts in seconds, so all it needs to know
+is when a frame was captured.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from track.structures import Frame
 
 STALLED = 5.0  # seconds without a frame after which a stream counts as broken
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before the next attempt to reconnect, doubled each time
-LIMITS = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 1000 * int(STALLED), cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000 * int(STALLED)]
-POLL = 0.1  # seconds between two calls of `idle` while there is no new frame
+TIMEOUTS = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 1000 * int(STALLED), cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000 * int(STALLED)]
+IDLE_INTERVAL = 0.1  # seconds between two calls of `idle` while there is no new frame
 Report = Callable[[str], None]
 
 
 class LiveCapture:
-    """The newest frame of a camera (its index) or stream (its URL), whenever one is asked for; a `VideoSource`.
+    """A `VideoSource` that yields the newest frame of a camera (its index) or stream (its URL).
 
-        for frame in LiveCapture("rtsp://...", report=print):
-            ...                                 # frame.time: seconds since the first frame was captured
+        with closing(LiveCapture("rtsp://...", report=print)) as source:
+            for frame in source:
+                ...                             # frame.time: seconds since the first frame was captured
 
-    A frame's number counts the captured frames, `skipped` those that the consumer never took. A source that ends,
-    stalls or is unplugged is opened again after 0.5, 1, 2, ... 30 seconds; `report` is told so in a line. While there
-    is no new frame `idle` is called ten times a second; the iteration ends when it returns False, or with `close`.
-    Raises ValueError where the source cannot be opened.
+    Frame numbers count captured frames; `skipped` is the number of those never yielded. A source that ends, stalls for
+    5 s or is unplugged is reopened after 0.5, 1, 2, ... 30 s, each time with a line to `report`. While there is no new
+    frame, `idle` is called ten times a second; returning False ends the iteration, as `stop` and `close` do.
+
+    video: the source's capture if it is already open. Raises ValueError if the source cannot be opened.
     """
 
     is_live = True
@@ -52,18 +54,18 @@ class LiveCapture:
         self.source, self.name = source, source_name(source)
         self.report, self.idle = report or (lambda line: None), idle or (lambda: True)
         self.skipped = 0
-        self._began: float | None = None  # of the monotonic clock
+        self._start: float | None = None  # when the first frame was captured, on the monotonic clock
         self._newest: Frame | None = None
         self._error: BaseException | None = None
-        self._fresh, self._ended = Condition(), Event()
+        self._has_new, self._ended = Condition(), Event()
         self._thread = Thread(target=self._capture, args=(video or open_capture(source),), daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame]:
-        self.skipped = 0  # while the consumer was not ready yet
+        self.skipped = 0  # frames captured before the consumer was ready do not count
         while not self._ended.is_set():
-            with self._fresh:
-                self._fresh.wait_for(lambda: self._newest is not None or self._ended.is_set(), timeout=POLL)
+            with self._has_new:
+                self._has_new.wait_for(lambda: self._newest is not None or self._ended.is_set(), timeout=IDLE_INTERVAL)
                 frame, self._newest = self._newest, None
             if frame is not None:
                 yield frame
@@ -73,26 +75,26 @@ class LiveCapture:
             raise self._error
 
     def age(self, frame: Frame) -> float:
-        """Seconds since a frame was captured."""
-        return time.monotonic() - (self._began or 0.0) - frame.time
+        """Seconds since the frame was captured."""
+        return time.monotonic() - (self._start or 0.0) - frame.time
 
     def without_pixels(self) -> LiveCapture:
-        """The same source: a camera's frames exist only with their pixels."""
+        """See `VideoSource`: the source itself, as live frames are captured with their pixels anyway."""
         return self
 
     def stop(self) -> None:
-        """End the iteration without waiting for the capturing thread."""
+        """End the iteration without waiting for the capture thread."""
         self._ended.set()
 
     def close(self) -> None:
-        """Stop capturing."""
+        """Stop capturing and release the device or stream."""
         self._ended.set()
         self._thread.join(2 * STALLED)
 
     def _capture(self, video: cv2.VideoCapture) -> None:
         try:
             self._read(video)
-        except BaseException as error:  # raised where the frames are consumed, not on this thread
+        except BaseException as error:  # raised again where the frames are consumed
             self._error = error
             self._ended.set()
 
@@ -100,47 +102,51 @@ class LiveCapture:
         wait = FIRST_WAIT
         number = 0
         while not self._ended.is_set():
-            good, array = video.read()
-            if good:
+            success, array = video.read()
+            if success:
                 number += 1
                 wait = FIRST_WAIT
                 self._publish(to_rgb(array), number)
                 continue
             video.release()
             self.report(f"{self.name}: no more frames, trying again in {wait:g} s")
-            self._ended.wait(wait)
+            if self._ended.wait(wait):
+                return
             wait = min(2 * wait, LONGEST_WAIT)
             video = _new_capture(self.source)
         video.release()
 
     def _publish(self, image: Tensor, number: int) -> None:
         now = time.monotonic()
-        self._began = now if self._began is None else self._began
-        with self._fresh:
+        self._start = now if self._start is None else self._start
+        with self._has_new:
             self.skipped += self._newest is not None
-            self._newest = Frame(image, now - self._began, number)
-            self._fresh.notify()
+            self._newest = Frame(image, now - self._start, number)
+            self._has_new.notify()
 
 
 def source_name(source: str | int | Path) -> str:
-    """What a source is called in messages: without the user, password and query that its URL may have."""
+    """The name of a source in messages: its URL without user, password and query, or "camera 0", or its path.
+
+    Whatever precedes the last "@" is removed, as passwords may contain any character.
+    """
     if is_camera(source):
         return f"camera {source}"
-    return re.sub(r"//[^/]*@", "//", str(source)).split("?")[0] if is_url(source) else str(source)
+    return re.sub(r"//.*@", "//", str(source)).split("?")[0] if is_url(source) else str(source)
 
 
 def is_camera(source: str | int | Path) -> bool:
-    """Whether a source is a camera's index."""
-    return str(source).isdigit()
+    """Whether a source is the index of a camera."""
+    return str(source).isdecimal()
 
 
 def is_url(source: str | int | Path) -> bool:
-    """Whether a source is an address rather than a path."""
+    """Whether a source is a URL rather than a path."""
     return "://" in str(source)
 
 
 def open_capture(source: str | int | Path) -> cv2.VideoCapture:
-    """An open camera, file or stream. Raises ValueError where there is none."""
+    """Open a camera, file or stream. Raises ValueError if that fails."""
     if not is_camera(source) and not is_url(source) and not Path(str(source)).exists():
         raise ValueError(f"{source}: no such file")
     video = _new_capture(source)
@@ -150,12 +156,12 @@ def open_capture(source: str | int | Path) -> cv2.VideoCapture:
 
 
 def silence_opencv() -> None:
-    """Keep OpenCV and its FFmpeg from writing to stderr, for applications that report errors themselves."""
+    """Stop OpenCV and FFmpeg from writing to stderr; meant for applications, which report errors themselves."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def _new_capture(source: str | int | Path) -> cv2.VideoCapture:
     if is_url(source):
-        return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, LIMITS)
+        return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, TIMEOUTS)
     return cv2.VideoCapture(int(str(source)) if is_camera(source) else str(source))

@@ -1,4 +1,4 @@
-"""Images between OpenCV's arrays, tensors and files."""
+"""Images: conversion between tensors, OpenCV arrays and files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+JPEG_QUALITY = 85
 
 
 def to_rgb(array: np.ndarray) -> Tensor:
@@ -21,15 +23,18 @@ def to_bgr(image: Tensor) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> Tensor | None:
-    """The image in a file as a (3, H, W) uint8 RGB tensor; None where it cannot be decoded."""
+    """Read an image file as a (3, H, W) uint8 RGB tensor; None if it cannot be decoded.
+
+    Grey images get three equal channels, 16 bits become 8, and the orientation in the EXIF data is applied.
+    """
     array = cv2.imread(str(path), cv2.IMREAD_COLOR)
     return None if array is None else to_rgb(array)
 
 
 def save_image(path: str | Path, image: Tensor) -> Path:
-    """Write a (3, H, W) uint8 RGB image in the format of its suffix (png, jpg), making its folder; returns the path.
+    """Write a (3, H, W) uint8 RGB image in the format of the path's suffix (png, jpg) and return the path.
 
-    Raises ValueError where it cannot be written.
+    Missing folders are created. Raises ValueError if the file cannot be written.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -41,5 +46,5 @@ def save_image(path: str | Path, image: Tensor) -> Path:
 
 
 def to_jpeg(image: Tensor) -> bytes:
-    """A (3, H, W) uint8 RGB image as the bytes of a JPEG file."""
-    return bytes(cv2.imencode(".jpg", to_bgr(image), [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
+    """Encode a (3, H, W) uint8 RGB image as a JPEG file's contents."""
+    return bytes(cv2.imencode(".jpg", to_bgr(image), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])

@@ -22,16 +22,16 @@ Item = TypeVar("Item")
 
 
 class VideoSource(Protocol):
-    """A video as something to iterate, opened once."""
+    """A video, opened once and iterated as frames."""
 
     @property
     def name(self) -> str:
-        """What messages and result files call it."""
+        """The name in messages and of result files."""
         ...
 
     @property
     def frame_count(self) -> int | None:
-        """How many frames it says it has; None where it does not know."""
+        """The number of frames as stated by the source; None if it states none."""
         ...
 
     @property
@@ -41,15 +41,15 @@ class VideoSource(Protocol):
 
     @property
     def is_live(self) -> bool:
-        """Whether it is a camera or stream, whose newest frame is always the next one."""
+        """Whether this is a camera or stream, which yields its newest frame and skips those in between."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in order, numbered from 1, with increasing times in seconds."""
+        """Yield the frames in order, numbered from 1, with increasing times in seconds."""
         ...
 
     def without_pixels(self) -> VideoSource:
-        """The same frames, blank: for those who need numbers and times alone."""
+        """The same source with blank frames, for consumers that only need numbers and times; takes this one's place."""
         ...
 
     def close(self) -> None:
@@ -63,11 +63,11 @@ def open_source(
     idle: Callable[[], bool] | None = None,
     frame_rate: float = 30.0,
 ) -> VideoSource:
-    """The video that a camera's index, file, folder (of images, or of a MOTChallenge sequence) or URL names.
+    """Open a camera (its index), a video file, a folder of images, a MOTChallenge sequence's folder, or a URL.
 
-    frame_rate: of a folder of images, which carry no times. report, idle: see `LiveCapture`; with `report` frames of
-    files that cannot be read are reported in a line and skipped instead of ending the video with a ValueError.
-    Raises ValueError where there is no such source.
+    report: receives a line for each frame of a file that cannot be read, which is then skipped; by default the first
+    such frame raises ValueError. For live sources, report and idle are those of `LiveCapture`. frame_rate: of a folder
+    of images, which states none. Raises ValueError if the source cannot be opened.
     """
     path = Path(str(source))
     if path.is_dir():
@@ -82,8 +82,11 @@ def open_source(
 
 
 class VideoFile:
-    """A video file, or one that a web server hands out. Raises ValueError where it cannot be opened, and, unless
-    `report` is given, where it stops before its end (after the frames that could be read)."""
+    """A video file, local or on a web server.
+
+    video: the file's capture if it is already open; the first iteration uses it, later ones open the file again. Raises
+    ValueError if the file cannot be opened and, unless `report` is given, after the last frame if that is not its end.
+    """
 
     is_live = False
 
@@ -100,31 +103,21 @@ class VideoFile:
 
     def __iter__(self) -> Iterator[Frame]:
         video = self._video or open_capture(self.path)
-        self._video = None  # the next iteration starts again
+        self._video = None
         number = 0
-        last = -1.0
+        time = -1.0
         try:
-            for number, frame in enumerate(self._frames(video), 1):
+            for number, image in enumerate(self._images(video), 1):
                 stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                last = stamp if stamp > last else last + 1 / self.frame_rate
-                yield Frame(frame.image, last, number)
+                time = stamp if stamp > time else time + 1 / self.frame_rate
+                yield Frame(image, time, number)
         finally:
             video.release()
         if number == 0:
             raise ValueError(f"{source_name(self.path)}: expected a video, no frame could be read")
         count = self.frame_count or 0
-        if count - number > max(2, 0.02 * count):
+        if count - number > max(2, 0.02 * count):  # stated counts are often off by one or two
             self.report(f"{source_name(self.path)}: stopped after frame {number}, expected {count}")
-
-    def _frames(self, video: cv2.VideoCapture) -> Iterator[Frame]:
-        """The frames as they are decoded, or blank ones; without their times and numbers."""
-        if self.pixels:
-            while (read := video.read())[0]:
-                yield Frame(to_rgb(read[1]), 0.0, 0)
-        else:
-            height, width = (int(video.get(key)) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
-            while video.grab():
-                yield Frame.blank(height, width, 0.0, 0)
 
     def without_pixels(self) -> VideoFile:
         """See `VideoSource`."""
@@ -137,10 +130,22 @@ class VideoFile:
             self._video.release()
             self._video = None
 
+    def _images(self, video: cv2.VideoCapture) -> Iterator[Tensor]:
+        if self.pixels:
+            while (read := video.read())[0]:
+                yield to_rgb(read[1])
+        else:
+            size = int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(video.get(cv2.CAP_PROP_FRAME_WIDTH))
+            blank = Frame.blank(*size, time=0.0, number=1).image
+            while video.grab():
+                yield blank
+
 
 class ImageFolder:
-    """A folder of images as a video of `frame_rate`. Raises ValueError where it has none, and, unless `report` is
-    given, at the first image that cannot be read; the frames after a skipped one keep their numbers."""
+    """A folder of images as a video of `frame_rate`; a skipped image keeps its number.
+
+    Raises ValueError if there is no image and, unless `report` is given, at the first one that cannot be read.
+    """
 
     is_live = False
 
@@ -157,9 +162,9 @@ class ImageFolder:
 
     def __iter__(self) -> Iterator[Frame]:
         if self.pixels:
-            return read_images(self.files, self.frame_rate, self.report)
-        first = read_image(self.files[0])
-        height, width = (0, 0) if first is None else first.shape[1:]
+            return _read_images(self.files, self.frame_rate, self.report)
+        sizes = (image.shape[1:] for image in map(read_image, self.files) if image is not None)
+        height, width = next(sizes, (0, 0))
         return (Frame.blank(height, width, k / self.frame_rate, k + 1) for k in range(len(self.files)))
 
     def without_pixels(self) -> ImageFolder:
@@ -173,8 +178,8 @@ class ImageFolder:
 class SequenceSource:
     """The frames of a MOTChallenge sequence's split, numbered from 1, from its images or its video.
 
-    A frame that cannot be read, and is reported instead of refused, is blank. Raises ValueError where the sequence has
-    neither images nor a video, when it is iterated with pixels, or fewer frames than seqinfo.ini says.
+    A frame that cannot be read raises ValueError, or is blank if `report` is given. Iterating with pixels raises
+    ValueError if the sequence has neither images nor a video, or fewer frames than seqinfo.ini states.
     """
 
     is_live = False
@@ -186,7 +191,7 @@ class SequenceSource:
 
     @property
     def footage(self) -> Path:
-        """The folder of images or the video file; the sequence's folder where it has neither."""
+        """The folder of images or the video file; the sequence's folder if it has neither."""
         images = self.sequence.path / self.sequence.image_dir
         return images if self.sequence.images() is not None else self.sequence.video() or self.sequence.path
 
@@ -209,7 +214,7 @@ class SequenceSource:
         """The image of each frame of the split; None for one that could not be read."""
         images, video = self.sequence.images(), self.sequence.video()
         if images is not None:
-            frames = read_images(images, self.frame_rate, self.report or _refuse)
+            frames = _read_images(images, self.frame_rate, self.report or _refuse)
             numbers: Sequence[int] = range(1, len(images) + 1)
         elif video is not None:
             frames = iter(VideoFile(video, self.report))
@@ -217,24 +222,24 @@ class SequenceSource:
         else:
             folder = self.sequence.image_dir
             raise ValueError(f"{self.sequence.path}: expected {folder}/ or a video file, or detections=FILE")
-        taken = 0
+        index = 0  # of the next frame of the split
         last = 0
         for frame in frames:
             last = frame.number
-            while taken < len(numbers) and numbers[taken] <= last:
-                yield frame.image if numbers[taken] == last else None
-                taken += 1
-        if taken < len(numbers) and self.report is None:
+            while index < len(numbers) and numbers[index] <= last:
+                yield frame.image if numbers[index] == last else None
+                index += 1
+        if index < len(numbers) and self.report is None:
             raise ValueError(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, found {last}")
-        yield from repeat(None, len(numbers) - taken)
+        yield from repeat(None, len(numbers) - index)
 
 
-FileSource = VideoFile | ImageFolder | SequenceSource  # with `footage`, its path, and `selection`, which frames of it
+FileSource = VideoFile | ImageFolder | SequenceSource  # `footage` is its path, `selection` says which of its frames
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames of which sequences: the arguments of `find_sequences`."""
+    """Which frames of which sequences: the arguments of `find_sequences`. names also select videos of a folder."""
 
     split: str = "all"
     stride: int = 1
@@ -245,24 +250,24 @@ class Selection:
 def find_sources(
     source: str | Path, selection: Selection = Selection(), report: Report | None = None
 ) -> Iterator[FileSource]:
-    """Every video that a path names, opened in its turn.
+    """Find every video that a path names; each is opened when the iterator reaches it.
 
-    source: a folder of MOTChallenge sequences, at any depth, of video files, or of images; a video file, or its URL.
-    Raises ValueError where there is none, and for a `selection` of anything but sequences (names also select videos).
+    source: a folder of MOTChallenge sequences at any depth, of video files, or of images; a video file; or the URL of
+    one. report: see `open_source`. Raises ValueError if there is no video, or if `selection` does not apply to it.
     """
-    path = Path(source)
+    path, name = Path(source), source_name(source)
     if path.is_dir() and next(path.rglob("seqinfo.ini"), None) is not None:
-        chosen = find_sequences(path, selection.split, selection.stride, selection.drop_rate, selection.names)
-        return (SequenceSource(one, report) for one in chosen)
+        sequences = find_sequences(path, selection.split, selection.stride, selection.drop_rate, selection.names)
+        return (SequenceSource(sequence, report) for sequence in sequences)
     if selection != Selection(names=selection.names):
-        raise ValueError(f"{source}: split, stride and drop_rate are for MOTChallenge sequences, found none")
+        raise ValueError(f"{name}: split, stride and drop_rate are for MOTChallenge sequences, found none")
     videos = _video_files(path, selection.names) if path.is_dir() else []
     if videos:
-        return (VideoFile(one, report) for one in videos)
+        return (VideoFile(video, report) for video in videos)
     if selection.names is not None:
-        raise ValueError(f"{source}: sequences are for a folder of sequences or videos")
+        raise ValueError(f"{name}: sequences are for a folder of sequences or videos")
     if path.is_dir() and not image_files(path):
-        raise ValueError(f"{source}: no sequences below it, expected folders with a seqinfo.ini, videos or images")
+        raise ValueError(f"{name}: no sequences below it, expected folders with a seqinfo.ini, videos or images")
     opened = open_source(source, report)
     if isinstance(opened, LiveCapture):
         opened.close()
@@ -270,7 +275,39 @@ def find_sources(
     return iter([cast(FileSource, opened)])
 
 
-def read_images(files: Sequence[Path], frame_rate: float, report: Report) -> Iterator[Frame]:
+def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
+    """Yield the items, of which up to `depth` are produced ahead on another thread; an error is raised in its turn."""
+    produced: Queue[tuple[Item | None, BaseException | None]] = Queue()
+    free_slots, source = Semaphore(depth), iter(items)
+    stopped = False
+
+    def produce() -> None:
+        try:
+            while free_slots.acquire() and not stopped:
+                produced.put((next(source), None))
+        except BaseException as error:
+            produced.put((None, error))
+
+    thread = Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = produced.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            free_slots.release()
+            yield cast(Item, item)
+    finally:
+        stopped = True
+        free_slots.release()
+        thread.join()
+        if isinstance(source, Generator):
+            source.close()
+
+
+def _read_images(files: Sequence[Path], frame_rate: float, report: Report) -> Iterator[Frame]:
     """Image files as frames; one that cannot be read is reported and skipped."""
     for number, file in enumerate(files, 1):
         image = read_image(file)
@@ -281,48 +318,16 @@ def read_images(files: Sequence[Path], frame_rate: float, report: Report) -> Ite
 
 
 def _video_files(folder: Path, names: Collection[str] | None) -> list[Path]:
-    """The video files in a folder, of these those of the `names`. Raises ValueError as `find_sequences` does."""
-    found = sorted(f for f in folder.iterdir() if f.suffix.lower() in VIDEO_SUFFIXES)
-    known = [file.stem for file in found]
-    twice = next((name for name in known if known.count(name) > 1), None)
-    if twice:
-        raise ValueError(f"{folder}: two videos are called {twice}, expected each name once")
+    """The video files in a folder, by name, restricted to `names`. Raises ValueError as `find_sequences` does."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+    known = [file.stem for file in files]
+    duplicate = next((name for name in known if known.count(name) > 1), None)
+    if duplicate:
+        raise ValueError(f"{folder}: two videos are called {duplicate}, expected each name once")
     unknown = sorted(set(names or ()) - set(known))
-    if found and unknown:
+    if files and unknown:
         raise ValueError(f"{folder}: no video is called {unknown[0]}, expected some of {', '.join(known)}")
-    return [file for file in found if names is None or file.stem in names]
-
-
-def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
-    """The items, up to `depth` of which are produced on another thread while one is used. Errors come in their turn."""
-    produced: Queue[tuple[Item | None, BaseException | None]] = Queue()
-    room, source = Semaphore(depth), iter(items)
-    stopped = False
-
-    def work() -> None:
-        try:
-            while room.acquire() and not stopped:
-                produced.put((next(source), None))
-        except BaseException as error:
-            produced.put((None, error))
-
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = produced.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            room.release()
-            yield cast(Item, item)
-    finally:
-        stopped = True
-        room.release()
-        thread.join()
-        if isinstance(source, Generator):
-            source.close()
+    return [file for file in files if names is None or file.stem in names]
 
 
 def _refuse(line: str) -> None:
@@ -330,4 +335,5 @@ def _refuse(line: str) -> None:
 
 
 def _plausible(rate: float) -> float:
+    """The frame rate that a file states, or 30 if it states none."""
     return rate if 0 < rate < 1000 else 30.0

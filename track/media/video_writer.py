@@ -1,4 +1,4 @@
-"""Video files: H.264 in an mp4 that browsers play."""
+"""Video output: H.264 in mp4 files that browsers play."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from av.video.frame import PictureType
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-FRAGMENT = 2.0  # seconds
-FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+CLOCK_RATE = 90_000  # ticks per second
+FRAGMENT_LENGTH = 2.0  # seconds
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
 FAST_START = {"movflags": "+faststart"}  # the index comes first, so that a browser plays the file while it loads
 
 
 class VideoWriter:
-    """Writes H.264 in an mp4; whatever was written plays, however the writing ends.
+    """Writes H.264 to an mp4 file; the frames written so far play, however the writing ends.
 
         with VideoWriter("out.mp4", frame_rate=25) as video:
             video.write(image)                  # (3, H, W) uint8 RGB; optionally its time in seconds
 
-    The file is written in fragments of two seconds, each playable as soon as it is on the disk, and made one piece at
-    the end. Raises ValueError where the file cannot be written, at the beginning or when the disk is full.
+    While it is open, the file consists of fragments of two seconds, each playable as soon as it is on disk; closing it
+    joins them. Raises ValueError if the file cannot be created, or later if it cannot be written on (disk full).
     """
 
     def __init__(self, path: str | Path, frame_rate: float = 30.0) -> None:
-        self.path, self.step = Path(path), 1 / frame_rate
-        self.last, self.count, self.failed = -self.step, 0, False
-        self.key = -FRAGMENT  # when the last key frame was, which begins a fragment
+        self.path, self.frame_interval = Path(path), 1 / frame_rate
+        self.frame_count, self.failed = 0, False
+        self._time = -self.frame_interval  # of the last frame, seconds
+        self._fragment_start = -FRAGMENT_LENGTH  # seconds
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = av.open(str(self.path), "w", format="mp4", options=FRAGMENTS)
+            self._file = av.open(str(self.path), "w", format="mp4", options=FRAGMENTED)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: expected a file that can be written ({error})") from error
-        self.stream = self.file.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
-        self.stream.options = {"preset": "veryfast", "forced-idr": "1", "bf": "0"}
-        self.stream.pix_fmt = "yuv420p"
-        self.stream.codec_context.time_base = Fraction(1, 90_000)
+        self._stream = self._file.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
+        self._stream.options = {"preset": "veryfast", "forced-idr": "1", "bf": "0"}
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, CLOCK_RATE)
 
     def __enter__(self) -> Self:
         return self
@@ -49,60 +51,71 @@ class VideoWriter:
         self.close()
 
     def write(self, image: Tensor, time: float | None = None) -> None:
-        """Append one frame. H.264 needs even sides, an odd one loses its last row or column; a frame of another size
-        than the first is scaled to it."""
-        if not self.count:
-            self.stream.height, self.stream.width = (side // 2 * 2 for side in image.shape[1:])
-        height, width = self.stream.height, self.stream.width
-        if any(not 0 <= have - want <= 1 for have, want in zip(image.shape[1:], (height, width), strict=True)):
-            image = resize(image, [height, width], antialias=True)
-        frame = av.VideoFrame.from_ndarray(image[:, :height, :width].permute(1, 2, 0).contiguous().numpy(), "rgb24")
-        self.last = max(self.last + 1e-3, time) if time is not None else self.last + self.step
-        frame.pts, frame.time_base = round(self.last * 90_000), Fraction(1, 90_000)
-        if self.last >= self.key + FRAGMENT:
-            self.key, frame.pict_type = self.last, PictureType.I
-        self._mux(frame)
-        self.count += 1
+        """Append a frame, (3, H, W) uint8 RGB. time: seconds; by default one frame interval after the last frame's.
+
+        H.264 needs even sides, so an odd side loses its last row or column. An image whose size differs from the first
+        one's is scaled to it.
+        """
+        if not self.frame_count:
+            self._stream.height, self._stream.width = (side // 2 * 2 for side in image.shape[1:])
+        frame = av.VideoFrame.from_ndarray(self._fit(image).permute(1, 2, 0).contiguous().numpy(), "rgb24")
+        self._time = self._time + self.frame_interval if time is None else max(self._time + 1e-3, time)
+        frame.pts = round(self._time * CLOCK_RATE)
+        frame.time_base = Fraction(1, CLOCK_RATE)
+        if self._time >= self._fragment_start + FRAGMENT_LENGTH:
+            self._fragment_start = self._time
+            frame.pict_type = PictureType.I  # a key frame begins a fragment
+        self._encode(frame)
+        self.frame_count += 1
 
     def close(self) -> None:
         """Flush and finish the file; a second call does nothing."""
         try:
-            if self.count and not self.failed:
-                self._mux(None)
+            if self.frame_count and not self.failed:
+                self._encode(None)
         finally:
             try:
-                self.file.close()
+                self._file.close()
             except FFmpegError as error:
                 self._fail(error)
-        if self.count and not self.failed:
-            self._one_piece()
-        self.count = 0
+        if self.frame_count and not self.failed:
+            self._join_fragments()
+        self.frame_count = 0
 
-    def _mux(self, frame: av.VideoFrame | None) -> None:
+    def _fit(self, image: Tensor) -> Tensor:
+        height, width = self._stream.height, self._stream.width
+        _, rows, columns = image.shape
+        if rows - height not in (0, 1) or columns - width not in (0, 1):
+            image = resize(image, [height, width], antialias=True)
+        return image[:, :height, :width]
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        """Encode a frame, or flush the encoder if there is none."""
         try:
-            self.file.mux(self.stream.encode(frame))
+            self._file.mux(self._stream.encode(frame))
         except FFmpegError as error:
             self._fail(error)
 
     def _fail(self, error: FFmpegError) -> None:
+        """Raise ValueError for the first failure; those that follow from it are not reported."""
         if not self.failed:
             self.failed = True
             reason = error.strerror or error
             raise ValueError(
-                f"{self.path}: could not be written on after {self.count} frames ({reason}): those before play"
+                f"{self.path}: could not be written on after {self.frame_count} frames ({reason}): those before play"
             )
 
-    def _one_piece(self) -> None:
-        """Copy the fragments into a file that says how long it is; where that fails they stay, and play."""
-        whole = self.path.with_suffix(".part")
+    def _join_fragments(self) -> None:
+        """Replace the file by an unfragmented copy, which states its length; keep the fragments if that fails."""
+        joined = self.path.with_suffix(".part")
         try:
-            with av.open(str(self.path)) as old, av.open(str(whole), "w", format="mp4", options=FAST_START) as new:
+            with av.open(str(self.path)) as old, av.open(str(joined), "w", format="mp4", options=FAST_START) as new:
                 source = old.streams.video[0]
                 stream = new.add_stream_from_template(source)
                 for packet in old.demux(source):
                     if packet.dts is not None:
                         packet.stream = stream
                         new.mux(packet)
-            whole.replace(self.path)
+            joined.replace(self.path)
         except (OSError, FFmpegError):
-            whole.unlink(missing_ok=True)
+            joined.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""Which detection is whose: affinities between tracks and detections, and their assignment.
+"""Association of tracks and detections: the protocol, affinities, optimal assignment, and ByteTrack's rule.
 
-`ByteAssociation` is the two-stage rule of Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box"
-(ECCV 2022): confident detections first, then what is left of the tracks with what is left of the detections.
+`ByteAssociation` is the two-stage rule of Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every
+Detection Box" (ECCV 2022): confident detections first, then the remaining tracks with the remaining detections.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from track.structures import Detections
 
 @dataclass(frozen=True)
 class TrackPredictions:
-    """The live tracks as association sees them in a frame, T rows.
+    """The live tracks, predicted to the time of the current frame, one row per track.
 
-    boxes: (T, 4) predicted xyxy pixels. sigma: (T, 4) standard deviation of centre x, centre y, width and height.
-    state: (T, S) the motion model's, at this frame's time. labels: (T,). class_logits: (T, C) for each class, in nats.
-    scores: (T,) of the last detections. hits: (T,) detections so far. time_since_update: (T,) seconds since the last, this frame's
-    included. confirmed: (T,) bool, whether the track was ever reported. matched_last_frame: (T,) bool, whether it had
-    a detection in the previous frame.
+    boxes: (T, 4) predicted boxes, xyxy pixels. sigma: (T, 4) their standard deviations as centre x, centre y, width and
+    height, pixels. state: (T, S) the motion model's. labels: (T,). class_logits: (T, C) per class, nats. scores: (T,) of
+    the last detection. hits: (T,) number of detections so far. time_since_update: (T,) seconds from the last detection
+    to this frame. confirmed: (T,) bool, whether the track was ever reported. matched_last_frame: (T,) bool, whether it
+    had a detection in the previous frame.
     """
 
     boxes: Tensor
@@ -42,10 +42,11 @@ class TrackPredictions:
 
 @dataclass(frozen=True)
 class Matches:
-    """What becomes of a frame's detections.
+    """The outcome of association in one frame.
 
-    tracks, detections: rows (M,) that belong together, each at most once. new_tracks: rows that start a track.
-    affinity: (T, D) what it was decided by, in the association's own unit; larger is better, -inf is impossible.
+    tracks, detections: (M,) rows that are matched, each at most once. new_tracks: (K,) rows of detections that start a
+    track. affinity: (T, D) that the matches were chosen by, in the association's own unit; larger is better, -inf means
+    impossible.
     """
 
     tracks: Tensor
@@ -55,18 +56,18 @@ class Matches:
 
 
 class Affinity(Protocol):
-    """How well each detection fits each track."""
+    """Measures how well each detection fits each track."""
 
     def __call__(self, tracks: TrackPredictions, detections: Detections) -> Tensor:
-        """(T, D) affinities, larger is better, -inf where the pair is impossible."""
+        """(T, D) affinities; larger is better, -inf means impossible."""
         ...
 
 
 class Association(Protocol):
-    """Decides which detections continue which tracks, and which start one."""
+    """Decides which detections continue which track, and which start a new one."""
 
     def __call__(self, tracks: TrackPredictions, detections: Detections) -> Matches:
-        """The decision of a frame; detections keep their order."""
+        """The matches of one frame, as rows of `tracks` and `detections`."""
         ...
 
 
@@ -77,22 +78,22 @@ def iou(tracks: TrackPredictions, detections: Detections) -> Tensor:
 
 
 def height_iou(tracks: TrackPredictions, detections: Detections) -> Tensor:
-    """(T, D) IoU times the overlap of the vertical extents, which tells people at different depths apart.
+    """(T, D) IoU times the IoU of the vertical extents, which tells people at different depths apart.
 
     Yang et al., "Hybrid-SORT: Weak Cues Matter for Online Multi-Object Tracking" (AAAI 2024).
     """
-    top, bottom = tracks.boxes[:, 1::2, None].unbind(1)
-    above, below = detections.boxes[:, 1::2].unbind(1)
-    shared = (torch.minimum(bottom, below) - torch.maximum(top, above)).clamp(min=0)
-    heights = shared / (torch.maximum(bottom, below) - torch.minimum(top, above)).clamp(min=1e-6)
+    track_top, track_bottom = tracks.boxes[:, 1::2, None].unbind(1)
+    top, bottom = detections.boxes[:, 1::2].unbind(1)
+    shared = (torch.minimum(track_bottom, bottom) - torch.maximum(track_top, top)).clamp(min=0)
+    span = (torch.maximum(track_bottom, bottom) - torch.minimum(track_top, top)).clamp(min=1e-6)
     overlap = box_iou(tracks.boxes, detections.boxes).nan_to_num(0.0)
-    return _within_class(overlap * heights, tracks, detections)
+    return _within_class(overlap * (shared / span), tracks, detections)
 
 
 def assign(affinity: Tensor, minimum: float) -> tuple[Tensor, Tensor]:
-    """The assignment of largest total affinity above `minimum`; a pair below it is left apart.
+    """Rows (M,) and columns (M,) of the best assignment among the pairs whose affinity exceeds `minimum`.
 
-    affinity: (T, D). Both sides may stay unmatched: a pair is worth `affinity - minimum` and nobody is worth 0, so
+    affinity: (T, D). A pair is worth `affinity - minimum`, an unmatched row or column 0, and the total is maximal; so
     a doubtful match never displaces a good one.
     """
     gain = (affinity - minimum).clamp(min=0).double()
@@ -102,7 +103,10 @@ def assign(affinity: Tensor, minimum: float) -> tuple[Tensor, Tensor]:
 
 
 class ByteAssociation:
-    """Two-stage association: every track with the confident detections, then tracks just seen with the others."""
+    """ByteTrack's rule: all confirmed tracks with confident detections, then those matched last frame with the others.
+
+    Unconfirmed tracks come last, and are matched with the remaining confident detections only.
+    """
 
     def __init__(
         self,
@@ -113,13 +117,17 @@ class ByteAssociation:
         min_new_track: float = 0.3,
         new_track_score: float = 0.7,
     ) -> None:
-        """Minimal affinities of the stages; the first and the new_tracks' are of affinity times score.
+        """high_score: minimal score of a confident detection.
 
+        min_first, min_second, min_new_track: minimal affinity of a match of a confirmed track in the first stage, in the
+        second stage, and of an unconfirmed track; the first and the last are compared with affinity times score.
         new_track_score: an unmatched detection of at least this score starts a track.
         """
         self.affinity = affinity
         self.high_score = high_score
-        self.min_first, self.min_second, self.min_new_track = min_first, min_second, min_new_track
+        self.min_first = min_first
+        self.min_second = min_second
+        self.min_new_track = min_new_track
         self.new_track_score = new_track_score
 
     def __call__(self, tracks: TrackPredictions, detections: Detections) -> Matches:
@@ -127,22 +135,21 @@ class ByteAssociation:
         affinity = self.affinity(tracks, detections)
         weighted = affinity * detections.scores
         high = detections.scores >= self.high_score
-        free_tracks, free = (
-            torch.ones(len(tracks.boxes), dtype=torch.bool),
-            torch.ones(len(detections), dtype=torch.bool),
-        )
+        free_tracks = torch.ones(len(tracks.boxes), dtype=torch.bool)
+        free_detections = torch.ones(len(detections), dtype=torch.bool)
         pairs: list[tuple[Tensor, Tensor]] = []
-        for values, minimum, who, what in (
+        for values, minimum, stage_tracks, stage_detections in (
             (weighted, self.min_first, tracks.confirmed, high),
             (affinity, self.min_second, tracks.confirmed & tracks.matched_last_frame, ~high),
             (weighted, self.min_new_track, ~tracks.confirmed, high),
         ):
-            rows, columns = (who & free_tracks).nonzero()[:, 0], (what & free).nonzero()[:, 0]
+            rows = (stage_tracks & free_tracks).nonzero()[:, 0]
+            columns = (stage_detections & free_detections).nonzero()[:, 0]
             i, j = assign(values[rows][:, columns], minimum)
             pairs.append((rows[i], columns[j]))
             free_tracks[rows[i]] = False
-            free[columns[j]] = False
-        new_tracks = (free & (detections.scores >= self.new_track_score)).nonzero()[:, 0]
+            free_detections[columns[j]] = False
+        new_tracks = (free_detections & (detections.scores >= self.new_track_score)).nonzero()[:, 0]
         return Matches(torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs]), new_tracks, affinity)
 
 

@@ -1,6 +1,6 @@
-"""Offline post-processing: interpolation and smoothing of whole tracks. Uses future frames; never part of online figures.
+"""Offline post-processing: interpolation and smoothing of whole tracks; uses future frames, so never in online figures.
 
-The motion model is run over each track forwards and backwards in time; the two estimates of a frame are weighted by
+The motion model runs over each track forwards and backwards in time. The two estimates of a frame are weighted by
 their precision, as in the two-filter smoother of Fraser and Potter, "The Optimum Linear Smoother as a Combination of
 Two Optimum Linear Filters" (IEEE Trans. Automatic Control, 1969).
 """
@@ -8,6 +8,7 @@ Two Optimum Linear Filters" (IEEE Trans. Automatic Control, 1969).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from track.geometry import identity_affine, invert_affine
 from track.structures import Tracks
 from track.tracking.motion import Motion
 
+UNKNOWN_SIGMA = 1e6  # pixels: no information
+
 
 def interpolate(
     results: Sequence[Tracks],
@@ -25,80 +28,91 @@ def interpolate(
     affines: Sequence[Tensor] | None = None,
     smooth: bool = False,
 ) -> list[Tracks]:
-    """The tracks of a whole video with a box in every frame between their first and last.
+    """The tracks of a whole video, with a box in every frame between the first and the last of each track.
 
-    results: one `Tracks` per frame. times: seconds of each. affines: (2, 3) camera motion from the previous frame, by
-    default none. smooth: also move the boxes that were there. An interpolated box has the score and label of the box
-    before it.
+    results: the tracks of each frame. times: seconds, per frame. affines: (2, 3) per frame, camera motion from the
+    previous frame's pixels to this frame's; by default none. smooth: replace the existing boxes, too, by smoothed ones.
+    An interpolated box has the score and label of the track's previous box.
     """
     affines = list(affines or [identity_affine()] * len(results))
-    last = {k: f for f, frame in enumerate(results) for k in frame.ids.tolist()}
-    first = {k: f for f, frame in reversed(list(enumerate(results))) for k in frame.ids.tolist()}
-    forward = _run(results, times, motion, affines, last, updated=smooth)
-    backward = _run(
-        results[::-1],
-        [times[-1] - time for time in reversed(times)],
-        motion,
-        [identity_affine(), *(invert_affine(affine) for affine in affines[:0:-1])],
-        {k: len(results) - 1 - f for k, f in first.items()},
-        updated=False,
-    )
+    reversed_affines = [identity_affine(), *(invert_affine(affine) for affine in affines[:0:-1])]
+    reversed_times = [times[-1] - time for time in reversed(times)]
+    forward = _estimates(results, times, motion, affines, include_current=smooth)
+    backward = _estimates(results[::-1], reversed_times, motion, reversed_affines, include_current=False)
     merged = [_merge(a, b) for a, b in zip(forward, reversed(backward), strict=True)]
     if smooth:
         return merged
-    return [_with_detected(frame, detected) for frame, detected in zip(merged, results, strict=True)]
+    return [_replace_rows(frame, detected) for frame, detected in zip(merged, results, strict=True)]
 
 
-Estimate = tuple[Tracks, Tensor, Tensor]  # rows by id, (N, 4) centre x, y, width, height, and their deviations
+@dataclass(frozen=True)
+class Estimate:
+    """The boxes of one frame by one filter, rows in the order of ids.
+
+    tracks: the last known box, score and label of each track. position: (N, 4) centre x, centre y, width, height.
+    sigma: (N, 4) standard deviations, pixels.
+    """
+
+    tracks: Tracks
+    position: Tensor
+    sigma: Tensor
 
 
 @torch.inference_mode()
-def _run(
+def _estimates(
     results: Sequence[Tracks],
     times: Sequence[float],
     motion: Motion,
     affines: Sequence[Tensor],
-    last: dict[int, int],
-    updated: bool,
+    include_current: bool,
 ) -> list[Estimate]:
-    """Each frame's estimate of every track from its first to its last box, with that frame's own box or before it."""
-    live, state = Tracks.empty(), motion.initiate(torch.zeros(0, 4), torch.zeros(0))
-    estimates, before = [], times[0]
-    for index, (seen, time, affine) in enumerate(zip(results, times, affines, strict=True)):
-        seen = seen[seen.ids.argsort()]
+    """Per frame, the filter's estimate of each track from the track's first frame to its last.
+
+    include_current: use the frame's own box, too, not only those of the frames before.
+    """
+    last_frame = {identity: index for index, tracks in enumerate(results) for identity in tracks.ids.tolist()}
+    live = Tracks.empty()
+    state = motion.initiate(torch.zeros(0, 4), torch.zeros(0))
+    elapsed = [time - previous for time, previous in zip(times, [*times[:1], *times[:-1]], strict=True)]
+    estimates = []
+    for index, (observed, seconds, affine) in enumerate(zip(results, elapsed, affines, strict=True)):
+        observed = observed[observed.ids.argsort()]
         state = motion.apply_camera_motion(state, affine)
-        state, before = motion.predict(state, torch.full((len(live),), time - before)), time
-        known, new = torch.isin(live.ids, seen.ids), ~torch.isin(seen.ids, live.ids)
-        predicted = motion.project(state)
-        old, born = seen[~new], seen[new]
-        state[known] = motion.update(state[known], old.boxes, old.scores)
-        state = torch.cat([state, motion.initiate(born.boxes, born.scores)])
-        live = Tracks.cat([_with_detected(live, old), born])
-        order = live.ids.argsort()
+        state = motion.predict(state, torch.full((len(live),), seconds))
+        predicted, predicted_sigma = motion.project(state)
+        matched = torch.isin(live.ids, observed.ids)
+        is_new = ~torch.isin(observed.ids, live.ids)
+        continued, new = observed[~is_new], observed[is_new]
+        state[matched] = motion.update(state[matched], continued.boxes, continued.scores)
+        state = torch.cat([state, motion.initiate(new.boxes, new.scores)])
+        live = Tracks.cat([_replace_rows(live, continued), new])
         position, sigma = motion.project(state)
-        if not updated:  # a track's first box is all there is; it says nothing of itself
-            position = torch.cat([predicted[0], position[len(predicted[0]) :]])
-            sigma = torch.cat([predicted[1], torch.full_like(position[len(predicted[0]) :], 1e6)])
+        if not include_current:  # a new track has no estimate but its first box, which must not count
+            position = torch.cat([predicted, position[len(predicted) :]])
+            sigma = torch.cat([predicted_sigma, torch.full((len(new), 4), UNKNOWN_SIGMA)])
+        order = live.ids.argsort()
         live, state = live[order], state[order]
-        estimates.append((live, position[order], sigma[order]))
-        going = torch.tensor([last[k] > index for k in live.ids.tolist()], dtype=torch.bool)
-        live, state = live[going], state[going]
+        estimates.append(Estimate(live, position[order], sigma[order]))
+        continues = torch.tensor([last_frame[k] > index for k in live.ids.tolist()], dtype=torch.bool)
+        live, state = live[continues], state[continues]
     return estimates
 
 
-def _merge(a: Estimate, b: Estimate) -> Tracks:
-    """Both estimates of a frame, weighted by their precision."""
-    (live, position, sigma), (_, other, doubt) = a, b
-    weight = doubt**2 / (sigma**2 + doubt**2).clamp(min=1e-12)
-    boxes = box_convert(weight * position + (1 - weight) * other, "cxcywh", "xyxy")
-    return Tracks(boxes, live.scores, live.labels, live.ids)
+def _merge(forward: Estimate, backward: Estimate) -> Tracks:
+    """The two estimates of one frame, weighted by their precision."""
+    variance, other_variance = forward.sigma**2, backward.sigma**2
+    weight = other_variance / (variance + other_variance).clamp(min=1e-12)
+    position = weight * forward.position + (1 - weight) * backward.position
+    tracks = forward.tracks
+    return Tracks(box_convert(position, "cxcywh", "xyxy"), tracks.scores, tracks.labels, tracks.ids)
 
 
-def _with_detected(frame: Tracks, seen: Tracks) -> Tracks:
-    """The frame with the boxes, scores and labels of `seen` where it has them; both are sorted by id or alike."""
-    seen = seen[seen.ids.argsort()]
-    rows = torch.isin(frame.ids, seen.ids)
-    columns = [column.clone() for column in (frame.boxes, frame.scores, frame.labels)]
-    for column, value in zip(columns, (seen.boxes, seen.scores, seen.labels), strict=True):
-        column[rows] = value
-    return Tracks(columns[0], columns[1], columns[2], frame.ids)
+def _replace_rows(tracks: Tracks, observed: Tracks) -> Tracks:
+    """`tracks`, sorted by id, with the boxes, scores and labels of those also in `observed` replaced by them."""
+    observed = observed[observed.ids.argsort()]
+    rows = torch.isin(tracks.ids, observed.ids)
+    boxes, scores, labels = tracks.boxes.clone(), tracks.scores.clone(), tracks.labels.clone()
+    boxes[rows] = observed.boxes
+    scores[rows] = observed.scores
+    labels[rows] = observed.labels
+    return Tracks(boxes, scores, labels, tracks.ids)

@@ -1,1 +1,1 @@
-"""Lightning modules and data modules: the only place that imports lightning."""
+"""Training: Lightning modules and data modules, the only code that imports lightning."""

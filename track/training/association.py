@@ -1,4 +1,4 @@
-"""Training of the association network on what the tracker itself asked."""
+"""Training of the association network on samples recorded by the tracker itself."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ from track.evaluation.tracking import OVERALL, evaluate_tracking
 from track.structures import Tracks
 from track.tracking.graph_network import GraphAssociation, MessagePassing, load_graph, save_network, segment_logsumexp
 from track.tracking.recurrent import load_motion
-from track.tracking.tracker import Tracker
-from track.training.episodes import AssociationSample, LabelledSequence, collate_samples, record
+from track.training.episodes import LabelledSequence
+from track.training.recording import AssociationSample, collate_samples, record
 from track.training.schedule import warmup_cosine
+
+VALIDATION_BATCH = 100  # frames
+OBJECTNESS_WEIGHT = 0.2  # of its loss beside those of the matches
+PROBABILITIES = ("match, given the track", "match, given the detection", "object")  # that are checked for calibration
 
 
 class AssociationModule(lightning.LightningModule):
-    """Learns each track's choice among its detections or nobody, and each detection's among its tracks or none, by
-    cross-entropy both ways. The motion model stays as it is.
+    """Learns the match of each track among its detections or none, and of each detection among its tracks or none, by
+    cross-entropy in both directions. The motion model is frozen.
 
-    motion: weights of the motion model (default: the shipped). checkpoint: weights of both networks to start from, in
-    place of a new one. What is tracked with and exported is the running average of the weights.
+    motion: weights of the motion model (default: the shipped ones). checkpoint: weights of both networks to start from;
+    hidden, rounds and dropout are then those of the file. average: decay of the exponential moving average of the
+    weights, which is what tracks in validation, records episodes and is exported.
     """
 
     def __init__(
@@ -51,61 +56,56 @@ class AssociationModule(lightning.LightningModule):
             self.network = MessagePassing(self.motion.feature_size, hidden, rounds, dropout)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(average))
         self.weight_decay, self.learning_rate = weight_decay, learning_rate
-        self.tracked: dict[str, tuple[list[Tracks], list[Tracks]]] = {}
-        self.claims: list[tuple[Tensor, ...]] = []
-        self.tables: dict[str, pd.DataFrame] = {}
+        self.tracked: dict[str, tuple[list[Tracks], list[Tracks]]] = {}  # truth and results of this validation
+        self.outcomes: list[tuple[tuple[Tensor, Tensor], ...]] = []  # of its batches, as `probabilities` returns them
+        self.tables: dict[str, pd.DataFrame] = {}  # reliability, by `PROBABILITIES`
 
     def training_step(self, batch: AssociationSample, index: int) -> Tensor:
         """The loss, logged as train/loss."""
-        loss = choice_loss(self.network, batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.of_track))
+        loss = association_loss(self.network, batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.detection_of_track))
         return loss
 
     def on_train_batch_end(self, *_: object) -> None:
-        """Move the average on."""
+        """Update the average of the weights."""
         self.average.update_parameters(self.network)
 
-    def validation_step(self, video: LabelledSequence, index: int) -> None:
-        """Track a held-out sequence: val/loss on what was asked."""
-        questions, results = record(self.tracker(), video.episode())
-        self.tracked[video.sequence.name] = video.truth, results
-        for start in range(0, len(questions), 100):
-            batch = collate_samples(questions[start : start + 100])
-            loss = choice_loss(self._averaged(), batch)
-            self.log("val/loss", loss, batch_size=len(batch.of_track), on_epoch=True)
-            self.claims.append(pair_claims(self._averaged(), batch))
+    def validation_step(self, sequence: LabelledSequence, index: int) -> None:
+        """Track a held-out sequence and log val/loss on its samples."""
+        association = self.association()
+        samples, results = record(association.motion, association, sequence.episode())
+        self.tracked[sequence.name] = sequence.truth, results
+        for start in range(0, len(samples), VALIDATION_BATCH):
+            batch = collate_samples(samples[start : start + VALIDATION_BATCH])
+            loss = association_loss(self._averaged(), batch)
+            self.log("val/loss", loss, batch_size=len(batch.detection_of_track), on_epoch=True)
+            self.outcomes.append(probabilities(self._averaged(), batch))
 
     def on_validation_epoch_end(self) -> None:
-        """val/hota, val/idf1 and val/mota over the held-out sequences, and how far claims are from what observed."""
-        columns = [torch.cat(column) for column in zip(*self.claims, strict=True)]
-        names = "a pair, of the track", "a pair, of the detection", "a real object"
-        pairs = zip(columns[::2], columns[1::2], strict=True)
-        self.tables = {
-            name: reliability(confidence, true) for name, (confidence, true) in zip(names, pairs, strict=True)
-        }
-        self.log("val/calibration", calibration_error(self.tables[names[0]]))
-        self.claims = []
+        """Log val/hota, val/idf1 and val/mota over the held-out sequences, and val/calibration of the matches."""
+        for name, pairs in zip(PROBABILITIES, zip(*self.outcomes, strict=True), strict=True):
+            confidence, observed = (torch.cat(column) for column in zip(*pairs, strict=True))
+            self.tables[name] = reliability(confidence, observed)
+        self.log("val/calibration", calibration_error(self.tables[PROBABILITIES[0]]))
         figures = evaluate_tracking(self.tracked).loc[OVERALL]
         self.log_dict({f"val/{name.lower()}": float(figures[name]) for name in ("HOTA", "IDF1", "MOTA")}, prog_bar=True)
+        self.outcomes = []
         self.tracked = {}
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
-        """AdamW, warm-up and cosine over the whole run."""
-        weights = self.network.parameters()
-        optimizer = torch.optim.AdamW(weights, self.learning_rate, weight_decay=self.weight_decay)
+        """AdamW, with warm-up and cosine decay over the whole run."""
+        optimizer = torch.optim.AdamW(self.network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches), 0.03)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def tracker(self) -> Tracker:
-        """A tracker with a copy of the averaged network."""
-        motion, network = (
-            deepcopy(self.motion).cpu().eval(),
-            deepcopy(self._averaged()).cpu().eval().requires_grad_(False),
-        )
-        return Tracker(motion, GraphAssociation(motion, network))
+    def association(self) -> GraphAssociation:
+        """The association as it is learned so far, with the motion model: frozen copies on the CPU."""
+        motion = deepcopy(self.motion).cpu().eval()
+        network = deepcopy(self._averaged()).cpu().eval().requires_grad_(False)
+        return GraphAssociation(motion, network)
 
     def export(self, folder: Path) -> Path:
-        """Write both networks where `tracker.weights` can name them, and a picture of their reliability; returns the
+        """Write both networks to a file that `tracker.weights` can name, and plot their reliability; returns the
         file."""
         if self.tables:
             plot_reliability(self.tables, folder / "reliability.png")
@@ -115,32 +115,47 @@ class AssociationModule(lightning.LightningModule):
         return cast(MessagePassing, self.average.module)
 
 
-def choice_loss(network: MessagePassing, question: AssociationSample) -> Tensor:
-    """Mean negative log-likelihood of the tracks' and of the detections' choices, and a fifth of that of `real`."""
-    graph, scores = question.graph, network(question.graph)
-    true = question.of_track[graph.i] == graph.j
-    of_tracks = (
-        segment_logsumexp(scores.pair, scores.no_detection, graph.i).sum()
-        - scores.no_detection[question.of_track < 0].sum()
+def association_loss(network: MessagePassing, sample: AssociationSample) -> Tensor:
+    """The mean negative log-likelihood of the tracks' matches, plus that of the detections' matches, plus
+    `OBJECTNESS_WEIGHT` times that of objectness."""
+    graph = sample.graph
+    logits = network(graph)
+    is_match = sample.detection_of_track[graph.i] == graph.j
+    scored = sample.objectness >= 0
+    track_loss = (
+        segment_logsumexp(logits.pair, logits.no_detection, graph.i).sum()
+        - logits.no_detection[sample.detection_of_track < 0].sum()
     )
-    of_detections = (
-        segment_logsumexp(scores.pair, scores.no_track, graph.j).sum()
-        - scores.no_track[question.of_detection < 0].sum()
+    detection_loss = (
+        segment_logsumexp(logits.pair, logits.no_track, graph.j).sum()
+        - logits.no_track[sample.track_of_detection < 0].sum()
     )
-    chosen = scores.pair[true].sum()
-    asked = question.real >= 0
-    real = binary_cross_entropy_with_logits(scores.objectness[asked], question.real[asked].float(), reduction="sum")
-    counts = max(1, len(question.of_track)), max(1, len(question.of_detection)), max(1, int(asked.sum()))
-    return (of_tracks - chosen) / counts[0] + (of_detections - chosen) / counts[1] + 0.2 * real / counts[2]
+    matched = logits.pair[is_match].sum()
+    objectness_loss = binary_cross_entropy_with_logits(
+        logits.objectness[scored], sample.objectness[scored].float(), reduction="sum"
+    )
+    return (
+        (track_loss - matched) / max(1, len(sample.detection_of_track))
+        + (detection_loss - matched) / max(1, len(sample.track_of_detection))
+        + OBJECTNESS_WEIGHT * objectness_loss / max(1, int(scored.sum()))
+    )
 
 
 @torch.no_grad()
-def pair_claims(network: MessagePassing, question: AssociationSample) -> tuple[Tensor, ...]:
-    """Probabilities and what observed: of each pair for its track, for its detection, and of detections being real.
-    Pairs with a box of nobody's are left out: whether a track of nobody goes on with one has no answer."""
-    graph, scores = question.graph, network(question.graph)
-    somebody, asked = question.real[graph.j] != 0, question.real >= 0
-    true = (question.of_track[graph.i] == graph.j)[somebody]
-    of_track = (scores.pair - segment_logsumexp(scores.pair, scores.no_detection, graph.i)[graph.i]).exp()[somebody]
-    of_detection = (scores.pair - segment_logsumexp(scores.pair, scores.no_track, graph.j)[graph.j]).exp()[somebody]
-    return of_track, true, of_detection, true, scores.objectness[asked].sigmoid(), question.real[asked] > 0
+def probabilities(network: MessagePassing, sample: AssociationSample) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Predicted probabilities and whether each event was observed, for each of `PROBABILITIES`.
+
+    Pairs with a false positive are left out: whether a track of one continues with another has no ground truth.
+    """
+    graph = sample.graph
+    logits = network(graph)
+    is_object = sample.objectness[graph.j] != 0
+    scored = sample.objectness >= 0
+    is_match = (sample.detection_of_track[graph.i] == graph.j)[is_object]
+    given_track = logits.pair - segment_logsumexp(logits.pair, logits.no_detection, graph.i)[graph.i]
+    given_detection = logits.pair - segment_logsumexp(logits.pair, logits.no_track, graph.j)[graph.j]
+    return (
+        (given_track.exp()[is_object], is_match),
+        (given_detection.exp()[is_object], is_match),
+        (logits.objectness[scored].sigmoid(), sample.objectness[scored] > 0),
+    )

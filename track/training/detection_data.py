@@ -1,4 +1,4 @@
-"""Labelled pictures in memory, varied at random, in batches to train a detector on."""
+"""Annotated images for training a detector: decoded once, cached, augmented at random and batched."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ from track.media.images import read_image
 from track.media.sources import VideoFile
 
 Target = dict[str, Tensor]
-CACHE = 2**32
-GREY = 114.0  # what a picture is set into where it is moved away
+CACHE_BYTES = 2**32
+GREY = 114.0  # around an image that is zoomed out
+MIN_SIDE = 2.0  # pixels; boxes with a shorter side are dropped
 
 
 class DetectionDataset(Dataset[tuple[Tensor, Target]]):
     """Images (3, H, W) float in 0..1 with `boxes` and `labels` as torchvision's detectors take them.
 
-    Decoded once and kept in memory, image files up to `CACHE` bytes. With `augment`, at random: colours and contrast,
-    further away (people half as large), cropped (people larger, some cut), mirrored.
+    Images are decoded once and cached in memory, image files up to `CACHE_BYTES`. With `augment`, colours and contrast
+    vary at random, and images may be zoomed out (people down to half their size), cropped (larger people, some of them
+    cut) and mirrored.
     """
 
     def __init__(self, examples: Sequence[AnnotatedImage], augment: bool) -> None:
         self.examples, self.augment = list(examples), augment
-        self.images: dict[int, Tensor] = {}
-        self.vary = v2.Compose(
+        self.cache: dict[int, Tensor] = {}  # images by index
+        self.augmentation = v2.Compose(
             [
                 v2.RandomPhotometricDistort(p=0.5),
                 v2.RandomZoomOut(fill=GREY, side_range=(1.0, 2.0), p=0.2),
                 v2.RandomApply([v2.RandomIoUCrop(min_scale=0.4)], p=0.6),
                 v2.RandomHorizontalFlip(),
-                v2.SanitizeBoundingBoxes(min_size=2),
+                v2.SanitizeBoundingBoxes(min_size=MIN_SIDE),
             ]
         )
 
@@ -47,39 +49,44 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         example = self.examples[index]
-        picture = self.images[index] if index in self.images else self._decode(index)
-        clipped = clip_boxes_to_image(example.boxes, picture.shape[-2:])
-        kept = remove_small_boxes(clipped, 2.0)
-        target: dict[str, Any] = {"boxes": clipped[kept], "labels": example.labels[kept]}
+        image = self.cache[index] if index in self.cache else self._decode(index)
+        boxes = clip_boxes_to_image(example.boxes, image.shape[-2:])
+        rows = remove_small_boxes(boxes, MIN_SIDE)
+        target: dict[str, Any] = {"boxes": boxes[rows], "labels": example.labels[rows]}
         if self.augment:
-            canvas: Any = tuple(picture.shape[-2:])
-            target["boxes"] = BoundingBoxes(target["boxes"], format="XYXY", canvas_size=canvas)
-            picture, target = self.vary(Image(picture), target)
-        return picture.as_subclass(Tensor).float() / 255, {k: v.as_subclass(Tensor) for k, v in target.items()}
+            size: Any = tuple(image.shape[-2:])
+            target["boxes"] = BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
+            image, target = self.augmentation(Image(image), target)
+        plain = {key: value.as_subclass(Tensor) for key, value in target.items()}
+        return image.as_subclass(Tensor).float() / 255, plain
 
     def _decode(self, index: int) -> Tensor:
-        """Read an image and keep it; of a video keep stride frame that is wanted, since it is read from its start."""
-        file = self.examples[index].file
-        if not self.examples[index].number:
-            picture = read_image(file)
-            if picture is None:
-                raise ValueError(f"{file}: expected an image that can be read")
-            if (len(self.images) + 1) * picture.numel() <= CACHE:
-                self.images[index] = picture
-            return picture
-        wanted = {e.number: i for i, e in enumerate(self.examples) if e.file == file}
-        self.images |= {wanted[f.number]: f.image for f in VideoFile(file) if f.number in wanted}
-        if index not in self.images:
-            raise ValueError(f"{file}: expected a frame {self.examples[index].number}, the video is shorter")
-        return self.images[index]
+        """Read an image into the cache, and with a frame of a video all of its annotated frames, because videos are
+        decoded from the start."""
+        example = self.examples[index]
+        if not example.number:
+            image = read_image(example.file)
+            if image is None:
+                raise ValueError(f"{example.file}: expected an image that can be read")
+            if (len(self.cache) + 1) * image.numel() <= CACHE_BYTES:
+                self.cache[index] = image
+            return image
+        annotated = {one.number: row for row, one in enumerate(self.examples) if one.file == example.file}
+        frames = VideoFile(example.file)
+        self.cache |= {annotated[frame.number]: frame.image for frame in frames if frame.number in annotated}
+        if index not in self.cache:
+            raise ValueError(f"{example.file}: expected a frame {example.number}, the video is shorter")
+        return self.cache[index]
 
 
 class DetectionDataModule(lightning.LightningDataModule):
-    """DetectionDataset of `root` or of several: MOTChallenge folders with img1/ or a video, PennFudanPed, or a COCO json.
+    """Batches of the images at `root` or several roots, each anything that `find_examples` reads.
 
-    classes: the categories to learn. split, stride: of sequences, the half and each so-manieth frame. val_fraction: of
-    each root, the part of its sequences (of one sequence, its frames; of photographs, these) at the end, which
-    validates and is never trained on.
+    classes: the categories to learn. split, stride: of sequences; stride 3 takes every third frame. val_fraction: the
+    part of each root, from its end, that is validated on and never trained on: of its sequences, of the frames where it
+    has one sequence, or of its images.
+
+    Raises ValueError for a stride below 1 or a fraction that is not between 0 and 1.
     """
 
     def __init__(
@@ -101,7 +108,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.val_fraction, self.batch_size = val_fraction, batch_size
 
     def setup(self, stage: str) -> None:
-        """Find stride picture and its boxes."""
+        """Find every image and its boxes; images without boxes are not trained on."""
         train, val = [], []
         for root in self.roots:
             groups = find_examples(root, self.classes, self.split, self.stride)
@@ -109,19 +116,20 @@ class DetectionDataModule(lightning.LightningDataModule):
                 groups = [[example] for example in groups[0]]
             cut = len(groups) - max(1, round(self.val_fraction * len(groups)))
             if cut < 1:
-                raise ValueError(f"{root}: expected at least two pictures, one to validate on")
+                raise ValueError(f"{root}: expected at least two images, one to validate on")
             train += [example for group in groups[:cut] for example in group if len(example.boxes)]
             val += [example for group in groups[cut:] for example in group]
-        self.train, self.val = DetectionDataset(train, augment=True), DetectionDataset(val, augment=False)
+        self.train = DetectionDataset(train, augment=True)
+        self.val = DetectionDataset(val, augment=False)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
-        """Augmented pictures, shuffled, as lists of images and targets."""
-        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=_lists)
+        """Augmented images, shuffled, as lists of images and targets."""
+        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=_collate)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
-        """The pictures that validate, as they are."""
-        return DataLoader(self.val, self.batch_size, collate_fn=_lists)
+        """The images to validate on, unchanged."""
+        return DataLoader(self.val, self.batch_size, collate_fn=_collate)
 
 
-def _lists(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
+def _collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
     return [image for image, _ in batch], [target for _, target in batch]

@@ -1,4 +1,4 @@
-"""Fine-tuning of a torchvision detector, judged by mean average precision."""
+"""Fine-tuning of a torchvision detector, validated by mean average precision."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ from track.training.detection_data import DetectionDataModule, DetectionDataset,
 from track.training.schedule import warmup_cosine
 
 Batch = tuple[list[Tensor], list[Target]]
-BACKBONE_RATE = 0.1  # of the learning rate, for a backbone that has learned before
+BACKBONE_RATE = 0.1  # of the learning rate, for a pretrained backbone
+SHOWN = 3  # best images, and worst images, in frames.png
 
 
 class DetectorModule(lightning.LightningModule):
-    """Trains the detector `name` on `classes` from official weights, a checkpoint, a backbone alone, or nothing.
+    """Trains the detector `name` on `classes` from official weights, a checkpoint, a backbone alone, or from scratch.
 
-    weights: an official weights' name, whose backbone is kept and whose head is made anew; None starts at random.
-    backbone: a file of a classifier's features (a state_dict as torchvision saves it, or safetensors) for the backbone,
-    in place of `weights`. A backbone that has learned before learns at a tenth of the rate, and its batch statistics
-    stay as they are. freeze: parts that do not learn, by their names in the network ("backbone", "backbone.body.0").
-    What is validated and exported is the running average of the weights.
+    weights: the name of official weights; the head's last layers, which do not fit other classes, start anew. None
+    starts at random. checkpoint: a file of `save_detector` for the same classes, in place of `name` and `weights`.
+    backbone: a file of a classifier's weights (a state_dict as torchvision saves it, or safetensors) for the backbone,
+    in place of `weights`. A pretrained backbone learns at a tenth of the rate with its batch statistics frozen. freeze:
+    parts that do not learn, by their names in the network ("backbone", "backbone.body.0").
+
+    The exponential moving average of the weights is what is validated and exported. Raises ValueError for a file or
+    name that does not fit.
     """
 
     def __init__(
@@ -53,24 +57,25 @@ class DetectorModule(lightning.LightningModule):
         super().__init__()
         self.name, self.learning_rate, self.weight_decay = name, learning_rate, weight_decay
         self.network, self.categories = build_detector(name, None, ["__background__", *classes])
-        learned: list[Any] = []  # parts that have learned before
+        pretrained: list[Any] = []
         if checkpoint is not None:
-            self.name, self.network, found, _ = load_detector(checkpoint)
-            if list(found) != self.categories:
-                raise ValueError(f"{checkpoint}: expected a detector of {', '.join(classes)} alone, it has {found[1:]}")
+            self.name, self.network, categories, _ = load_detector(checkpoint)
+            if list(categories) != self.categories:
+                expected = f"expected a detector of {', '.join(classes)} alone"
+                raise ValueError(f"{checkpoint}: {expected}, it has {categories[1:]}")
             self.network.requires_grad_().train()
-            learned = [getattr(self.network.backbone, "body", self.network.backbone)]
+            pretrained = [getattr(self.network.backbone, "body", self.network.backbone)]
         elif backbone is not None:
-            learned = [load_backbone(self.network, backbone)]
+            pretrained = [load_backbone(self.network, backbone)]
         elif weights is not None:
-            self._borrow(build_detector(name, weights)[0].state_dict())
-            learned = [self.network.backbone]
-        parts = [_part(self.network, one).requires_grad_(False) for one in freeze]
-        # few pictures make a batch, too few to estimate statistics anew
-        self.frozen_norms = [m for part in learned + parts for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
-        self.pretrained = {id(p) for part in learned for p in part.parameters()}
-        self.average = AveragedModel(self.network, avg_fn=_average, use_buffers=True)
-        self.precision = MeanAveragePrecision(backend="pycocotools")
+            self._load_matching(build_detector(name, weights)[0].state_dict())
+            pretrained = [self.network.backbone]
+        frozen = [_part(self.network, one).requires_grad_(False) for one in freeze]
+        # a batch of few images is too small to estimate statistics anew
+        self.frozen_norms = [m for part in pretrained + frozen for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+        self.pretrained = {id(parameter) for part in pretrained for parameter in part.parameters()}
+        self.average = AveragedModel(self.network, avg_fn=_moving_average, use_buffers=True)
+        self.mean_average_precision = MeanAveragePrecision(backend="pycocotools")
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The sum of the network's losses, logged as train/loss."""
@@ -81,100 +86,109 @@ class DetectorModule(lightning.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: object, batch: Batch, batch_idx: int) -> None:
-        """Bring the average up to date."""
+        """Update the average of the weights."""
         self.average.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Gather what the averaged network finds."""
+        """Score the detections of the averaged network."""
         images, targets = batch
-        self.precision.update(self.average(images), targets)
+        self.mean_average_precision.update(self.average(images), targets)
 
     def on_validation_epoch_end(self) -> None:
-        """val/map (over IoU .5 to .95) and val/map_50."""
-        found = self.precision.compute()
-        self.log_dict({"val/map": found["map"], "val/map_50": found["map_50"]}, prog_bar=True)
-        self.precision.reset()
+        """Log val/map (the mean over IoU 0.5 to 0.95) and val/map_50."""
+        figures = self.mean_average_precision.compute()
+        self.log_dict({"val/map": figures["map"], "val/map_50": figures["map_50"]}, prog_bar=True)
+        self.mean_average_precision.reset()
 
     def configure_optimizers(self) -> lightning.pytorch.utilities.types.OptimizerLRScheduler:
-        """AdamW, warm-up and cosine over the whole run."""
-        weights = [p for p in self.network.parameters() if p.requires_grad]
+        """AdamW, with warm-up and cosine decay over the whole run; a pretrained backbone learns at `BACKBONE_RATE`."""
+        weights = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        backbone = [parameter for parameter in weights if id(parameter) in self.pretrained]
+        others = [parameter for parameter in weights if id(parameter) not in self.pretrained]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in weights if id(p) in self.pretrained], "lr": BACKBONE_RATE * self.learning_rate},
-            {"params": [p for p in weights if id(p) not in self.pretrained]},
+            {"params": backbone, "lr": BACKBONE_RATE * self.learning_rate},
+            {"params": others},
         ]
         optimizer = torch.optim.AdamW(groups, self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, steps)
+        schedule = warmup_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def export(self, folder: Path) -> Path:
-        """Write the network where `detector.checkpoint` can name it; returns the file.
+        """Write the averaged network to a file that `detector.checkpoint` can name; returns the file.
 
-        After a training its scores are scaled to be, on the pictures that validate, the probability of being right, and
-        precision_recall.png, reliability.png and frames.png (the best and the worst of them) lie beside it.
+        After training, scores are calibrated on the validation images to be the probability of being correct, and
+        precision_recall.png, reliability.png and frames.png (the best and the worst images) are written beside it.
         """
-        data, scale = getattr(self._trainer, "datamodule", None), UNCALIBRATED
+        data = getattr(self._trainer, "datamodule", None)
+        calibration = UNCALIBRATED
         if isinstance(data, DetectionDataModule):
-            truth, found = self._judged(data)
-            scores = torch.cat([one.scores for one in found])
-            right = torch.cat([is_right(*pair) for pair in zip(truth, found, strict=True)])
-            scale = fit_platt(scores, right)
-            found = [replace(one, scores=calibrated(one.scores, *scale)) for one in found]
-            table = reliability(calibrated(scores, *scale), right)
+            truth, detections = self._detect(data)
+            scores = torch.cat([one.scores for one in detections])
+            correct = torch.cat([is_right(*pair) for pair in zip(truth, detections, strict=True)])
+            calibration = fit_platt(scores, correct)
+            detections = [replace(one, scores=calibrated(one.scores, *calibration)) for one in detections]
+            table = reliability(calibrated(scores, *calibration), correct)
+            curve = precision_recall(truth, detections)
             plot_reliability({"validation": table}, folder / "reliability.png")
-            plot_precision_recall({"validation": precision_recall(truth, found)}, folder / "precision_recall.png")
-            plot_frames(_best_and_worst(data.val, truth, found), folder / "frames.png")
-        return save_detector(self.average.module, self.name, self.categories, folder / "detector.safetensors", scale)
+            plot_precision_recall({"validation": curve}, folder / "precision_recall.png")
+            plot_frames(_best_and_worst(data.val, truth, detections), folder / "frames.png")
+        file = folder / "detector.safetensors"
+        return save_detector(self.average.module, self.name, self.categories, file, calibration)
 
     @torch.inference_mode()
-    def _judged(self, data: DetectionDataModule) -> tuple[list[Detections], list[Detections]]:
-        """Truth and what the averaged network finds in every picture that validates."""
-        truth, found = [], []
+    def _detect(self, data: DetectionDataModule) -> tuple[list[Detections], list[Detections]]:
+        """Ground truth and the averaged network's detections in every validation image."""
+        truth, detections = [], []
         for images, targets in data.val_dataloader():
             outputs = self.average.eval()([image.to(self.device) for image in images])
-            found += [Detections(**{k: one[k].cpu() for k in ("boxes", "scores", "labels")}) for one in outputs]
+            detections += [Detections(**{k: one[k].cpu() for k in ("boxes", "scores", "labels")}) for one in outputs]
             truth += [Detections(one["boxes"], torch.ones(len(one["boxes"])), one["labels"]) for one in targets]
-        return truth, found
+        return truth, detections
 
-    def _borrow(self, official: dict[str, Tensor]) -> None:
-        """Take every official weight that has the same shape here: all but the last layers of the head."""
+    def _load_matching(self, official: dict[str, Tensor]) -> None:
+        """Load every official weight that has the same shape here: all but the head's last layers."""
         own = self.network.state_dict()
         self.network.load_state_dict(own | {k: v for k, v in official.items() if own[k].shape == v.shape})
 
 
-def _best_and_worst(
-    pictures: DetectionDataset, truth: Sequence[Detections], found: Sequence[Detections]
-) -> dict[str, tuple[Tensor, Detections, Detections]]:
-    """Three of each with truth and detections, by what they are called."""
-    right, false, missed = count_tp_fp_fn(truth, found).T
-    order = (2 * right / (2 * right + false + missed).clamp(min=1) + 1e-3 * right).argsort().tolist()
-    chosen = {}
-    for title, index in [("best", i) for i in order[:-4:-1]] + [("worst", i) for i in order[:3]]:
-        name = pictures.examples[index].file.name
-        numbers = f"{right[index]} right, {false[index]} false, {missed[index]} missed"
-        sure = found[index][found[index].scores >= SCORE]
-        chosen[f"{title}: {name}, {numbers}"] = (255 * pictures[index][0]).byte(), truth[index], sure
-    return chosen
-
-
 def load_backbone(network: nn.Module, path: str) -> nn.Module:
-    """Fill the network's backbone.body from a file of a classifier's weights, and return it; nothing is executed.
+    """Load a classifier's weights into `network.backbone.body`, and return it; nothing in the file is executed.
 
-    ValueError where it cannot be read so, or lacks one of the backbone's weights.
+    Raises ValueError where the file cannot be read so, or lacks one of the backbone's weights.
     """
     try:
-        found = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
-        found = {key.removeprefix("features."): value for key, value in found.items()}
+        state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
+        state = {key.removeprefix("features."): value for key, value in state.items()}
     except (OSError, RuntimeError, EOFError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path}: expected the weights of a backbone ({str(error).splitlines()[0]})") from error
     body: nn.Module | None = getattr(network.backbone, "body", None)
     if body is None:
         raise ValueError(f"model.backbone: {type(network).__name__} has none that a file could fill")
     for key, value in body.state_dict().items():
-        if not isinstance(found.get(key), Tensor) or found[key].shape != value.shape:
+        if not isinstance(state.get(key), Tensor) or state[key].shape != value.shape:
             raise ValueError(f"{path}: expected the weights of this detector's backbone, {key} is not there or differs")
-    body.load_state_dict({key: found[key] for key in body.state_dict()})
+    body.load_state_dict({key: state[key] for key in body.state_dict()})
     return body
+
+
+def _best_and_worst(
+    images: DetectionDataset, truth: Sequence[Detections], detections: Sequence[Detections]
+) -> dict[str, tuple[Tensor, Detections, Detections]]:
+    """By title, the `SHOWN` images of the best and of the worst F1, with ground truth and detections.
+
+    Each true positive adds a thousandth to F1, so that among perfect images those with most people are the best.
+    """
+    tp, fp, fn = count_tp_fp_fn(truth, detections).T
+    order = (2 * tp / (2 * tp + fp + fn).clamp(min=1) + 1e-3 * tp).argsort().tolist()
+    best = [("best", index) for index in order[: -SHOWN - 1 : -1]]
+    worst = [("worst", index) for index in order[:SHOWN]]
+    chosen = {}
+    for title, index in best + worst:
+        name = images.examples[index].file.name
+        counts = f"{tp[index]} right, {fp[index]} false, {fn[index]} missed"
+        confident = detections[index][detections[index].scores >= SCORE]
+        chosen[f"{title}: {name}, {counts}"] = (255 * images[index][0]).byte(), truth[index], confident
+    return chosen
 
 
 def _part(network: nn.Module, name: str) -> nn.Module:
@@ -185,6 +199,6 @@ def _part(network: nn.Module, name: str) -> nn.Module:
     return parts[name]
 
 
-def _average(average: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
-    """An average over some 500 steps, over fewer in the beginning."""
+def _moving_average(average: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
+    """An exponential average over some 500 steps, over fewer at the start."""
     return average + (new - average) * max(0.002, 9 / (10 + float(steps)))

@@ -1,4 +1,4 @@
-"""Trajectories to train motion on: what a detector saw of each object, and where the object really was."""
+"""Trajectories for training motion: the detections of each object, and its true boxes."""
 
 from __future__ import annotations
 
@@ -14,98 +14,94 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_convert, box_iou
 
 from track.datasets.crowds import ornstein_uhlenbeck
-from track.formats.mot import MotSequence, find_sequences
+from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
 from track.structures import Detections, Tracks
 from track.tracking.association import assign
 
-HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation at which the prediction is judged
-NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width and height, in sizes: YOLOX on DanceTrack
-VARIED = 0.5  # part of the stretches that are not as they were filmed: more, and deviations are too large on those
-KEPT = 0.95  # of the noise that stays for a while, each frame
+HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation for which the prediction is trained
+BOX_NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width, height, in box sizes: YOLOX on DanceTrack
+AUGMENTED = (
+    0.5  # fraction of stretches with changed detections; with more, predicted deviations are too large on others
+)
+NOISE_MEMORY = 0.95  # fraction of the correlated noise that a frame inherits from the previous one
+MIN_FRAMES = 8  # of a trajectory
 Batch = dict[str, Tensor]
-T = TypeVar("T")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One object in one sequence, F consecutive frames, boxes as centre x, centre y, width, height.
+    """One object in one sequence over F consecutive frames; boxes are centre x, centre y, width and height, pixels.
 
-    truth, seen: (F, 4), NaN where absent. scores: (F,). camera: (F, 3, 3) from a frame's pixels to the first frame's.
-    clean: whether the detector was trained on these frames.
+    truth, detected: (F, 4), NaN where absent. scores: (F,) of the detections. to_first: (F, 3, 3) affines from each
+    frame's pixels to those of the sequence's first frame. in_sample: whether the detector was trained on these frames.
     """
 
     truth: np.ndarray
-    seen: np.ndarray
+    detected: np.ndarray
     scores: np.ndarray
-    camera: np.ndarray
+    to_first: np.ndarray
     frame_rate: float
-    clean: bool = False
+    in_sample: bool = False
 
 
-class Trajectories(Dataset[Batch]):
+class TrajectoryDataset(Dataset[Batch]):
     """Stretches of trajectories as a tracker would meet them.
 
-    An item has `observations` observations (fewer are padded): boxes (T, 4) xyxy, scores (T,), elapsed (T,) seconds
-    before each, valid (T,); and the truth at each of `HORIZONS` after each: targets (T, K, 4) xyxy, NaN where unknown,
-    ahead (T, K) seconds. With `augment` stretches are drawn at random, mirrored, with the camera's motion taken out or
-    left in, `VARIED` of them, and all clean ones, with frame strides, misses, noise; without, they are cut one after
-    another, every frame.
+    An item has T = `observations` rows, of which the last are padding where there are fewer: boxes (T, 4) xyxy, scores
+    (T,), elapsed (T,) seconds since the previous observation, valid (T,); and the ground truth at each of the K
+    `HORIZONS` after each observation: targets (T, K, 4) xyxy, NaN where unknown, and ahead (T, K) seconds.
+
+    With `augment` stretches start at random frames, may be mirrored, and may have the camera's motion compensated;
+    `AUGMENTED` of them, and all of in-sample detections, also have a random frame stride, misses and noise. Without,
+    stretches follow one another and have every frame.
     """
 
     def __init__(self, trajectories: Sequence[Trajectory], observations: int = 24, augment: bool = True) -> None:
         self.trajectories, self.observations, self.augment = trajectories, observations, augment
-        step = observations if not augment else observations // 2
-        self.starts = [(t, f) for t, one in enumerate(trajectories) for f in range(0, max(1, len(one.truth) - 8), step)]
+        step = observations // 2 if augment else observations
+        self.starts = [
+            (index, frame)
+            for index, trajectory in enumerate(trajectories)
+            for frame in range(0, max(1, len(trajectory.truth) - MIN_FRAMES), step)
+        ]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, index: int) -> Batch:
         number, start = self.starts[index]
-        one = self.trajectories[number]
+        trajectory = self.trajectories[number]
         rng = np.random.default_rng(int(torch.randint(2**62, ())) if self.augment else index)
-        varied = self.augment and (one.clean or rng.random() < VARIED)
-        stride = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 6])) if varied else 1
+        is_varied = self.augment and (trajectory.in_sample or rng.random() < AUGMENTED)
+        stride = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 6])) if is_varied else 1
         start = max(0, start - int(rng.integers(self.observations))) if self.augment else start
         frames = start + stride * np.arange(self.observations)
-        frames = frames[frames < len(one.truth)]
-        boxes, scores = self._observe(one, frames, varied, rng)
-        kept = np.isfinite(boxes[:, 0]) & (rng.random(len(frames)) >= (rng.choice([0, 0.1, 0.4]) if varied else 0))
-        frames, boxes, scores = frames[kept], boxes[kept], scores[kept]
+        frames = frames[frames < len(trajectory.truth)]
+        boxes, scores = _observe(trajectory, frames, is_varied, rng)
+        chance = rng.random(len(frames))
+        miss_rate = rng.choice([0, 0.1, 0.4]) if is_varied else 0
+        observed = np.isfinite(boxes[:, 0]) & (chance >= miss_rate)
+        frames, boxes, scores = frames[observed], boxes[observed], scores[observed]
         later = frames[:, None] + np.array(HORIZONS)
-        known = later < len(one.truth)
-        truth = np.where(known[..., None], one.truth[np.where(known, later, 0)], np.nan)
+        is_known = later < len(trajectory.truth)
+        later = later.clip(max=len(trajectory.truth) - 1)
+        truth = np.where(is_known[..., None], trajectory.truth[later], np.nan)
         if len(frames) and rng.random() < 0.5 * self.augment:
-            boxes, truth = _compensate(one, frames[0], frames, boxes), _compensate(one, frames[0], later * known, truth)
+            boxes = _compensate(trajectory, frames[0], frames, boxes)
+            truth = _compensate(trajectory, frames[0], later, truth)
         if rng.random() < 0.5 * self.augment:
             boxes[:, 0], truth[..., 0] = -boxes[:, 0], -truth[..., 0]
-        elapsed = np.diff(frames, prepend=frames[:1]) / one.frame_rate
-        return self._pad(boxes, scores, elapsed, truth, np.array(HORIZONS) / one.frame_rate)
-
-    def _observe(
-        self, one: Trajectory, frames: np.ndarray, varied: bool, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Detections, or truth where they are few or (at random) instead, with a detector's noise: some of it white,
-        some that stays for a while, because who is half hidden is seen too small for a while."""
-        boxes, scores = one.seen[frames], one.scores[frames]
-        blind = np.isfinite(one.seen[:, 0]).mean() < 0.2
-        if blind or (varied and rng.random() < 0.3):
-            boxes, scores = one.truth[frames], rng.uniform(0.4, 1.0, len(frames))
-        white, slow = (rng.choice([0, 0, 0.5, 1, 2]), rng.choice([0, 0.5, 1, 2])) if varied else (blind, 0)
-        noise = rng.normal(size=boxes.shape)
-        lasting = ornstein_uhlenbeck(KEPT ** np.diff(frames, prepend=frames[:1]), 4, rng)
-        size = boxes[:, [2, 3, 2, 3]]
-        boxes = boxes + NOISE * size * (white * noise + slow * lasting)
-        boxes[:, 2:] = boxes[:, 2:].clip(1)
-        return boxes, scores
+        elapsed = np.diff(frames, prepend=frames[:1]) / trajectory.frame_rate
+        return self._pad(boxes, scores, elapsed, truth, np.array(HORIZONS) / trajectory.frame_rate)
 
     def _pad(
         self, boxes: np.ndarray, scores: np.ndarray, elapsed: np.ndarray, truth: np.ndarray, ahead: np.ndarray
     ) -> Batch:
-        empty = self.observations - len(boxes)
+        missing = self.observations - len(boxes)
         rows = {"boxes": boxes, "scores": scores, "elapsed": elapsed, "valid": np.ones(len(boxes)), "targets": truth}
         item = {
-            name: torch.from_numpy(np.concatenate([row, np.zeros((empty, *row.shape[1:]))])).float()
+            name: torch.from_numpy(np.concatenate([row, np.zeros((missing, *row.shape[1:]))])).float()
             for name, row in rows.items()
         }
         item["boxes"][len(boxes) :] = torch.tensor([0.0, 0.0, 10.0, 10.0])
@@ -116,10 +112,10 @@ class Trajectories(Dataset[Batch]):
 class TrajectoryDataModule(lightning.LightningDataModule):
     """Trajectories of every sequence below `root` (one folder or several).
 
-    split: of every root, or one for each. detections: the file of detections, where a sequence has it; elsewhere they
-    are simulated from the truth. clean: whether their detector was trained on these very frames, so that they are
-    better than any it will make again. held_out: names of sequences that are never trained on and validate instead; by
-    default every sixth of each root, or the last of fewer.
+    split: one for all roots, or one for each. detections: the file of detections, where a sequence has it; elsewhere
+    they are simulated from ground truth. in_sample: whether the detector was trained on these very frames, so that its
+    detections are better than on any other footage; one value, or one for each root. held_out: names of sequences to
+    validate on and never train on; by default every sixth of each root, or the last of fewer.
     """
 
     def __init__(
@@ -127,45 +123,48 @@ class TrajectoryDataModule(lightning.LightningDataModule):
         root: str | Sequence[str],
         split: str | list[str] = "all",
         detections: str = "det/yolox.txt",
-        clean: bool | list[bool] = False,
+        in_sample: bool | list[bool] = False,
         held_out: Sequence[str] | None = None,
         batch_size: int = 128,
         observations: int = 24,
     ) -> None:
         super().__init__()
         self.roots = [root] if isinstance(root, str) else list(root)
-        self.splits, self.clean = each("split", split, self.roots), each("clean", clean, self.roots)
+        self.splits = per_root("split", split, self.roots)
+        self.in_sample = per_root("in_sample", in_sample, self.roots)
         self.detections, self.held_out, self.batch_size = detections, held_out, batch_size
         self.observations = observations
         self.held_out_sequences: list[MotSequence] = []
 
     def setup(self, stage: str) -> None:
-        """Read every sequence, once."""
+        """Read every sequence, once. Raises ValueError unless there are some to train on and others to validate on."""
         if self.held_out_sequences:
             return
         found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
-        self.held_out_sequences = [s for group in found for s in self._held_out(group)]
+        self.held_out_sequences = [sequence for group in found for sequence in self._held_out(group)]
         train = [
-            one
-            for group, clean in zip(found, self.clean, strict=True)
+            trajectory
+            for group, in_sample in zip(found, self.in_sample, strict=True)
             for sequence in group
             if sequence not in self.held_out_sequences
-            for one in trajectories(sequence, self.detections, clean)
+            for trajectory in read_trajectories(sequence, self.detections, in_sample)
         ]
         if not train or not self.held_out_sequences:
             roots = ", ".join(self.roots)
             raise ValueError(f"{roots}: expected sequences to train on and others to validate on (data.held_out)")
-        held_out = [one for sequence in self.held_out_sequences for one in trajectories(sequence, self.detections)]
-        self.train = Trajectories(train, self.observations)
-        self.val = Trajectories(held_out, self.observations, augment=False)
+        val = [one for sequence in self.held_out_sequences for one in read_trajectories(sequence, self.detections)]
+        self.train = TrajectoryDataset(train, self.observations)
+        self.val = TrajectoryDataset(val, self.observations, augment=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented stretches, shuffled."""
-        ragged = len(self.train) > self.batch_size
-        return DataLoader(self.train, self.batch_size, True, drop_last=ragged, num_workers=1, persistent_workers=True)
+        drop_last = len(self.train) > self.batch_size
+        return DataLoader(
+            self.train, self.batch_size, True, drop_last=drop_last, num_workers=1, persistent_workers=True
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Held-out stretches as they are."""
+        """Stretches of the held-out sequences, unchanged."""
         return DataLoader(self.val, 4 * self.batch_size)
 
     def _held_out(self, group: list[MotSequence]) -> list[MotSequence]:
@@ -174,49 +173,76 @@ class TrajectoryDataModule(lightning.LightningDataModule):
         return group[5::6] or group[1:][-1:]
 
 
-def each(name: str, value: T | list[T], roots: list[str]) -> list[T]:
-    """An option's value for each root. ValueError where there is neither one for all nor one for each."""
+def per_root(name: str, value: Value | list[Value], roots: list[str]) -> list[Value]:
+    """The value of an option for each root. Raises ValueError unless it is one for all roots, or one for each."""
     values = value if isinstance(value, list) else [value] * len(roots)
     if len(values) != len(roots):
         raise ValueError(f"{name}: expected one, or one for each of {len(roots)} roots, got {len(values)}")
     return values
 
 
-def trajectories(sequence: MotSequence, detections: str, clean: bool = False) -> list[Trajectory]:
-    """Every object of at least 8 frames with the detections matched to it (IoU at least 0.5, one to one)."""
-    truth = [frame[(frame.scores > 0) & (frame.labels == 1)] for frame in sequence.truth()]
-    seen = sequence.detections(detections) if sequence.has(detections) else [Detections.empty()] * len(truth)
-    camera = _cumulative(sequence)
+def read_trajectories(sequence: MotSequence, file: str, in_sample: bool = False) -> list[Trajectory]:
+    """Every pedestrian of a sequence with at least `MIN_FRAMES` true boxes, and the detections matched to it.
+
+    file: of detections; without it in the sequence nothing is detected. Boxes match one to one at IoU 0.5 or more.
+    """
+    truth = [considered_pedestrians(frame) for frame in sequence.truth()]
+    detections = sequence.detections(file) if sequence.has(file) else [Detections.empty()] * len(truth)
+    to_first = _affines_to_first(sequence)
     ids = torch.cat([frame.ids for frame in truth]).unique()
-    table = np.full((len(ids), len(truth), 9), np.nan)
-    for f, (frame, found) in enumerate(zip(truth, seen, strict=True)):
-        rows = torch.searchsorted(ids, frame.ids)
-        table[rows, f, :4] = _cxcywh(frame)
-        i, j = assign(box_iou(frame.boxes, found.boxes).nan_to_num(0.0), 0.5)
-        table[rows[i], f, 4:8], table[rows[i], f, 8] = _cxcywh(found[j]), found.scores[j]
+    table = np.full((len(ids), len(truth), 9), np.nan)  # true box, detected box, score
+    for f, (true, detected) in enumerate(zip(truth, detections, strict=True)):
+        rows = torch.searchsorted(ids, true.ids)
+        table[rows, f, :4] = _cxcywh(true)
+        i, j = assign(box_iou(true.boxes, detected.boxes).nan_to_num(0.0), 0.5)
+        table[rows[i], f, 4:8] = _cxcywh(detected[j])
+        table[rows[i], f, 8] = detected.scores[j]
     result = []
     for one in table:
         present = np.flatnonzero(np.isfinite(one[:, 0]))
         span = slice(present[0], present[-1] + 1)
-        if len(present) >= 8:
+        if len(present) >= MIN_FRAMES:
             columns = one[span, :4], one[span, 4:8], one[span, 8]
-            result.append(Trajectory(*columns, camera[span], sequence.frame_rate, clean))
+            result.append(Trajectory(*columns, to_first[span], sequence.frame_rate, in_sample))
     return result
 
 
-def _cumulative(sequence: MotSequence) -> np.ndarray:
-    """(F, 3, 3) affines from each frame's pixels to the first frame's; identity without gmc.txt."""
+def _observe(
+    trajectory: Trajectory, frames: np.ndarray, is_varied: bool, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Detections in the frames: boxes (F, 4) and scores (F,), NaN where absent.
+
+    Simulated from ground truth where there are too few, or at random instead. Noise is white, and correlated over time,
+    because the box of a partly hidden person is too small for a while.
+    """
+    boxes = trajectory.detected[frames]
+    scores = trajectory.scores[frames]
+    is_undetected = np.isfinite(trajectory.detected[:, 0]).mean() < 0.2
+    if is_undetected or (is_varied and rng.random() < 0.3):
+        boxes = trajectory.truth[frames]
+        scores = rng.uniform(0.4, 1.0, len(frames))
+    white_scale = rng.choice([0, 0, 0.5, 1, 2]) if is_varied else float(is_undetected)
+    correlated_scale = rng.choice([0, 0.5, 1, 2]) if is_varied else 0.0
+    white = rng.normal(size=boxes.shape)
+    correlated = ornstein_uhlenbeck(NOISE_MEMORY ** np.diff(frames, prepend=frames[:1]), 4, rng)
+    boxes = boxes + BOX_NOISE * boxes[:, [2, 3, 2, 3]] * (white_scale * white + correlated_scale * correlated)
+    boxes[:, 2:] = boxes[:, 2:].clip(1)
+    return boxes, scores
+
+
+def _affines_to_first(sequence: MotSequence) -> np.ndarray:
+    """(F, 3, 3) affines from each frame's pixels to the first frame's, in float64; the identity without gmc.txt."""
     total = np.tile(np.eye(3), (len(sequence), 1, 1))
     if not sequence.has("gmc.txt"):
         return total
-    for f, step in enumerate(sequence.affines().numpy()[1:], 1):
-        total[f] = total[f - 1] @ np.linalg.inv(np.vstack([step, [0, 0, 1]]))
+    for f, affine in enumerate(sequence.affines().numpy()[1:], 1):
+        total[f] = total[f - 1] @ np.linalg.inv(np.vstack([affine, [0, 0, 1]]))
     return total
 
 
-def _compensate(one: Trajectory, origin: int, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Boxes (..., 4) of the frames (...) in the pixels of frame `origin`, as the motion models' `apply_camera_motion` moves them."""
-    affine = np.linalg.inv(one.camera[origin]) @ one.camera[frames]
+def _compensate(trajectory: Trajectory, origin: int, frames: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Boxes (..., 4) of frames (...) in the pixels of frame `origin`, as `Motion.apply_camera_motion` moves them."""
+    affine = np.linalg.inv(trajectory.to_first[origin]) @ trajectory.to_first[frames]
     centre = (affine[..., :2, :2] @ boxes[..., :2, None])[..., 0] + affine[..., :2, 2]
     zoom = np.sqrt(np.abs(np.linalg.det(affine[..., :2, :2])))[..., None]
     return np.concatenate([centre, boxes[..., 2:] * zoom], -1)

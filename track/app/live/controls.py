@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -97,12 +99,20 @@ class WindowControls:
         return key
 
     def _press(self, key: str) -> None:
-        actions = {
-            " ": self._toggle_pause, "r": self._record, "t": self._toggle_trails, "v": self._toggle_speeds,
-            "h": self._toggle_help, "+": lambda: self._change_score(SCORE_STEP), "=": lambda: self._change_score(SCORE_STEP),
-            "-": lambda: self._change_score(-SCORE_STEP), "l": lambda: self._begin("line"), "z": self._zone,
-            "c": self._clear, "s": self._save,
-        }  # fmt: skip
+        actions: dict[str, Callable[[], None]] = {
+            " ": self._toggle_pause,
+            "r": self._record,
+            "s": self._save,
+            "t": self._toggle_trails,
+            "v": self._toggle_speeds,
+            "h": self._toggle_help,
+            "+": partial(self._change_score, SCORE_STEP),
+            "=": partial(self._change_score, SCORE_STEP),  # the key of +, without shift
+            "-": partial(self._change_score, -SCORE_STEP),
+            "l": partial(self._begin, "line"),
+            "z": self._zone,
+            "c": self._clear,
+        }
         if key in actions:
             self.message = ""
             actions[key]()

@@ -1,0 +1,210 @@
+"""grutrack predict: result files, what an error leaves, the detection cache, and names as people type them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import EVERY_BOX
+from tests.conftest import Call
+from track.datasets.streets import make_dataset
+from track.formats.mot import find_sequences, read_tracks
+from track.media.sources import ImageFolder
+from track.media.video_writer import VideoWriter
+
+
+def make_video(sequence: Path, file: Path, repeats: int = 1) -> Path:
+    """The images of a sequence as a video of 15 frames per second."""
+    with VideoWriter(file, 15) as video:
+        for _ in range(repeats):
+            for frame in ImageFolder(sequence / "img1"):
+                video.write(frame.image)
+    return file
+
+
+def test_predict_then_evaluate_scores_perfect_detections_highly(streets: Path, tmp_path: Path, call: Call) -> None:
+    options = "detections=det/det.txt", "tracker=bytetrack", "output_dir=out"
+    assert call("predict", f"source={streets}", *options).out.splitlines()[-1] == "results: out"
+    scored = call("evaluate", f"ground_truth={streets}", "predictions=out", "output_dir=score")
+    assert scored.code == 0, scored.err
+    rows = dict(line.split(",", 1) for line in (tmp_path / "score" / "metrics.csv").read_text().splitlines())
+    assert rows["sequence"] == "HOTA,DetA,AssA,MOTA,IDF1,IDSW,FP,FN,Frag,MT,ML"
+    assert list(rows) == ["sequence", "street-04-00", "street-04-01", "OVERALL"]
+    assert float(rows["OVERALL"].split(",")[3]) > 85
+    assert (tmp_path / "out" / "config.yaml").is_file()
+
+
+def test_a_bad_sequence_stops_with_one_line_and_keeps_what_was_written(tmp_path: Path, call: Call) -> None:
+    root = make_dataset(tmp_path / "data", 2, 5, seed=4)
+    for sequence, text in zip(find_sequences(root), ("1,-1,10,10,20,40,0.9\n", "1,-1,10,10,20,nan,0.9\n"), strict=True):
+        (sequence.path / "det").mkdir()
+        (sequence.path / "det" / "det.txt").write_text(text)
+    done = call("predict", f"source={root}", "detections=det/det.txt", "tracker=bytetrack", "output_dir=out")
+    assert done.code == 1
+    error = done.err.strip().splitlines()
+    assert len(error) == 1
+    assert error[0].endswith("street-04-01/det/det.txt, line 1: expected finite numbers")
+    assert len(read_tracks(tmp_path / "out" / "street-04-00.txt", 5)[0]) == 1
+
+
+def test_a_refused_rerun_keeps_the_old_results(streets: Path, tmp_path: Path, call: Call) -> None:
+    arguments = "predict", f"source={streets}", "tracker=bytetrack", "output_dir=out"
+    assert call(*arguments, "detections=det/det.txt").code == 0
+    before = (tmp_path / "out" / "street-04-00.txt").read_bytes()
+    failed = call(*arguments, "detections=det/mistyped.txt")
+    assert failed.code == 1
+    assert "street-04-00/det/mistyped.txt: no such file" in failed.err
+    assert (tmp_path / "out" / "street-04-00.txt").read_bytes() == before
+
+
+def test_a_video_that_stops_early_keeps_the_rows_before(
+    streets: Path, detector: str, tmp_path: Path, call: Call
+) -> None:
+    file = make_video(streets / "street-04-00", tmp_path / "a.mp4", repeats=4)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    done = call("predict", "source=a.mp4", detector, *EVERY_BOX, "output_dir=out")
+    assert done.code == 1
+    assert re.fullmatch(r"error: .*a.mp4: stopped after frame \d+, expected 100", done.err.strip())
+    last = max(int(line.split(",")[0]) for line in (tmp_path / "out" / "a.txt").read_text().splitlines())
+    assert f"frame {last}," in done.err
+
+
+def test_detections_are_cached_while_nothing_changed(streets: Path, detector: str, tmp_path: Path, call: Call) -> None:
+    options = [f"source={streets}", "sequences=[street-04-00]", detector, "output_dir=out", "camera=none"]
+    first = call("predict", *options)
+    assert first.code == 0, first.err
+    assert "earlier run" not in first.out
+    results, file = tmp_path / "out/street-04-00.txt", tmp_path / "out/street-04-00/det/small_fcos.txt"
+    tracked, detected = results.read_text(), file.read_text()
+    assert len(detected.splitlines()) > 25
+    assert "street-04-00: detections of an earlier run" in call("predict", *options).out
+    assert results.read_text() == tracked
+    assert "earlier run" not in call("predict", *options, "detector.min_score=0.55").out
+    assert file.read_text() != detected
+
+
+def test_an_unreadable_image_stops_the_run_or_is_skipped(
+    streets: Path, detector: str, tmp_path: Path, call: Call
+) -> None:
+    shutil.copytree(streets / "street-04-00", tmp_path / "street-04-00")
+    (tmp_path / "street-04-00/img1/000005.jpg").write_bytes(b"")
+    options = ["source=street-04-00", detector, "output_dir=out"]
+    stopped = call("predict", *options)
+    assert stopped.code == 1
+    assert re.fullmatch(r"error: .*000005.jpg: expected an image that can be read\n", stopped.err)
+    passed = call("predict", *options, "on_error=skip")
+    assert passed.code == 0, passed.err
+    assert re.search(r"skipped: 1, the first: .*000005.jpg: expected an image", passed.out)
+    detected = {int(row.split(",")[0]) for row in (tmp_path / "out/street-04-00/det/small_fcos.txt").open()}
+    assert detected == set(range(1, 26)) - {5}
+
+
+@pytest.mark.parametrize(
+    "name", ["video (1).mp4", "clip [x].mp4", "a=b.mp4", "a,b.mp4", "walk#2.mp4", "it's.mp4", "{x}: y.mp4", "[a,b].mp4"]
+)
+def test_a_video_is_named_as_it_is_typed(name: str, streets: Path, tmp_path: Path, call: Call) -> None:
+    file = make_video(streets / "street-04-00", tmp_path / name)
+    shutil.copy(streets / "street-04-00/det/det.txt", tmp_path / "det = [1].txt")
+    done = call("predict", f"source={name}", "detections=det = [1].txt", "camera=none", "output_dir=out (1)")
+    assert done.code == 0, done.err
+    assert len(read_tracks(tmp_path / "out (1)" / f"{file.stem}.txt", 25)[10]) > 2
+
+
+def test_a_folder_of_videos_is_a_source(streets: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("street-04-00", "street-04-01"):
+        make_video(streets / name, tmp_path / "videos" / f"{name}.mp4")
+        shutil.copy(streets / name / "det/det.txt", tmp_path / "videos" / "det.txt")
+    options = "source=videos", "detections=det.txt", "tracker=bytetrack", "camera=none"
+    done = call("predict", *options, "output_dir=out")
+    assert done.code == 0, done.err
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.txt")) == ["street-04-00.txt", "street-04-01.txt"]
+    some = call("predict", *options, "sequences=[street-04-01]", "output_dir=some")
+    assert some.code == 0, some.err
+    assert [file.name for file in (tmp_path / "some").glob("*.txt")] == ["street-04-01.txt"]
+
+
+def test_predict_and_demo_give_the_same_rows(streets: Path, detector: str, tmp_path: Path, call: Call) -> None:
+    make_video(streets / "street-04-00", tmp_path / "a.mp4")
+    for camera in ("auto", "none"):
+        shared = ["source=a.mp4", detector, "detector.min_score=0.52", f"camera={camera}"]
+        assert call("predict", *shared, f"output_dir={camera}").code == 0
+        shown = call("demo", *shared, f"output={camera}/demo.txt", f"output_dir={camera}/demo")
+        assert shown.code == 0, shown.err
+        predicted = (tmp_path / camera / "a.txt").read_text()
+        assert predicted.splitlines() == (tmp_path / camera / "demo.txt").read_text().splitlines()
+        assert len(predicted.splitlines()) > 50
+    assert (tmp_path / "auto/a.txt").read_text() != (tmp_path / "none/a.txt").read_text()
+
+
+def test_demo_of_a_sequence_reads_its_camera_motion_as_predict_does(streets: Path, tmp_path: Path, call: Call) -> None:
+    shared = [f"source={streets / 'street-04-00'}", "detections=det/det.txt"]
+    assert call("predict", *shared, "output_dir=out").code == 0
+    assert call("demo", *shared, "output=demo.txt", "output_dir=demo").code == 0
+    assert (tmp_path / "out/street-04-00.txt").read_text() == (tmp_path / "demo.txt").read_text()
+    assert call("predict", *shared, "camera=none", "output_dir=still").code == 0
+    assert (tmp_path / "still/street-04-00.txt").read_text() != (tmp_path / "demo.txt").read_text()
+
+
+@pytest.mark.data
+def test_predict_and_demo_give_the_same_rows_of_a_real_street(track_data: Path, tmp_path: Path, call: Call) -> None:
+    shared = [f"source={track_data}/MOT15/train/TUD-Campus", "detector.name=fcos_mobilenet_v2_fpn"]
+    assert call("predict", *shared, "output_dir=out").code == 0
+    assert call("demo", *shared, "output=demo.txt", "output_dir=demo").code == 0
+    rows = (tmp_path / "demo.txt").read_text()
+    assert rows == (tmp_path / "out/TUD-Campus.txt").read_text()
+    assert len(rows.splitlines()) > 200
+
+
+def test_interpolation_fills_a_gap_and_says_that_it_looks_ahead(streets: Path, tmp_path: Path, call: Call) -> None:
+    shared = [f"source={streets}", "detections=det/det.txt", "tracker=bytetrack", "camera=none"]
+    assert call("predict", *shared, "output_dir=online").code == 0
+    offline = call("predict", *shared, "postprocess=interpolate", "output_dir=offline")
+    assert "these results use future frames" in offline.out
+    online, filled = (
+        {tuple(row.split(",")[:2]) for row in (tmp_path / folder / "street-04-00.txt").open()}
+        for folder in ("online", "offline")
+    )
+    assert online < filled
+    for identity in {one for _, one in filled}:
+        frames = sorted(int(frame) for frame, one in filled if one == identity)
+        assert frames == list(range(frames[0], frames[-1] + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["source=absent", "detections=det/det.txt"], "absent: no such file"),
+        (["source=empty", "detections=det/det.txt"], "empty: no sequences below it"),
+        (["source=.", "detector.name=nonsense"], "detector.name: nonsense is unknown, nearest: "),
+        (
+            ["source=.", "detections=x.txt", "camera=maybe"],
+            "camera: expected one of auto, none, file, estimate, got may",
+        ),
+        (["source=.", "detector.name=small_fcos"], "small_fcos has no official weights: give a checkpoint"),
+        (["source=0", "detections=x.txt"], "camera 0: "),
+        (["detections=x.txt"], "source: expected a value, see --help"),
+        (["source=a.mp4", "detections=x.txt", "camera=file"], "camera=file: a is no MOTChallenge sequence"),
+        (
+            ["source=a.mp4", "detections=x.txt", "stride=2"],
+            "a.mp4: split, stride and drop_rate are for MOTChallenge seq",
+        ),
+        (["source=a.mp4", "detections=x.txt", "sequences=[a]"], "a.mp4: sequences are for a folder of sequences or vi"),
+        (["sorce=."], "sorce: no such option, nearest: source"),
+        (["detector.nme=x"], "detector.nme: no such option, nearest: detector.name"),
+        (["tracker=nonsense", "source=."], "tracker"),
+        (["source=.", "tracker.min_hits=[1"], "tracker.min_hits=[1: expected key=value"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_1(
+    streets: Path, tmp_path: Path, call: Call, options: list[str], message: str
+) -> None:
+    make_video(streets / "street-04-00", tmp_path / "a.mp4")
+    (tmp_path / "empty").mkdir()
+    done = call("predict", *options)
+    assert done.code == 1
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert message in done.err

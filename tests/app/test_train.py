@@ -1,0 +1,81 @@
+"""grutrack train: weights that predict uses, resuming, and refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Call
+from track.media.images import read_image
+
+
+def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_path: Path, call: Call) -> None:
+    done = call(
+        "train", "task=motion", f"data.root={streets}", "data.held_out=[street-04-01]", "data.detections=det/det.txt",
+        "trainer.max_epochs=2", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run",
+        "model.learning_rate=0",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "weights: run/motion.safetensors" in done.out
+    epochs_of = {
+        name: torch.load(tmp_path / f"run/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    }
+    assert epochs_of == {"best": 0, "last": 1}
+    assert "val/mota" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+    before = (tmp_path / "run" / "metrics.csv").read_text()
+    weights = "tracker.weights=run/motion.safetensors"
+    tracked = call("predict", f"source={streets}", "detections=det/det.txt", weights, "output_dir=out")
+    assert tracked.code == 0, tracked.err
+    resumed = call(
+        "train", "task=motion", f"data.root={streets}", "data.held_out=[street-04-01]", "data.detections=det/det.txt",
+        "trainer.max_epochs=3", "trainer.limit_train_batches=2", "data.batch_size=4", "output_dir=run",
+        "ckpt_path=last",
+    )  # fmt: skip
+    assert resumed.code == 0, resumed.err
+    epochs = [line.split(",")[0] for line in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[1:]]
+    assert epochs == sorted(epochs)
+    assert set(epochs) == {"0", "1", "2"}
+    assert epochs.count("1") == before.count("\n1,")
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_training_association_writes_weights_that_predict_uses(streets: Path, tmp_path: Path, call: Call) -> None:
+    small = ["data.episodes=2", "data.batches=3", "data.batch_size=4", "trainer.max_epochs=2", "model.hidden=8"]
+    done = call(
+        "train", "task=association", f"data.root={streets}", "data.held_out=[street-04-01]",
+        "data.detections=[det/det.txt]", *small, "output_dir=run",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "weights: run/gru.safetensors" in done.out
+    assert read_image(tmp_path / "run" / "reliability.png") is not None
+    figures = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert "val/hota" in figures[0]
+    weights = "tracker.weights=run/gru.safetensors"
+    tracked = call("predict", f"source={streets}", "detections=det/det.txt", weights, "output_dir=out")
+    assert tracked.code == 0, tracked.err
+    again = call(
+        "train", "task=association", f"data.root={streets}", "data.held_out=[]", "monitor=null",
+        "model.checkpoint=run/gru.safetensors", *small, "output_dir=again",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    assert "weights: again/gru.safetensors" in again.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["task=motion"], "data.root: expected a value, see --help"),
+        (["data.root=.", "ckpt_path=absent.ckpt"], "absent.ckpt: expected a checkpoint as grutrack train writes it"),
+        (["data.root=.", "ckpt_path=epoch=1-step=6.ckpt"], "epoch=1-step=6.ckpt: expected a checkpoint as grutrack tr"),
+        (["data.root=.", "trainer.accelerator=nonsense"], "nonsense"),
+        (["task=nonsense"], "task: expected one of association, detector, motion, got nonsense"),
+        (["data.rot=."], "data.rot: no such option, nearest: data.root"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_1(call: Call, options: list[str], message: str) -> None:
+    done = call("train", *options)
+    assert done.code == 1
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert message in done.err
