@@ -1,14 +1,16 @@
+"""Parallel arrays and frames."""
+
 import pytest
 import torch
 
-from track.structures import Detections, Tracks
+from track.structures import Detections, Frame, Tracks
 
 ROWS = Tracks.from_rows([[0, 0, 2, 4, 0.9, 1, 7], [1, 1, 3, 3, 0.4, 3, 2]])
 
 
 def test_a_mask_selects_the_same_rows_of_every_column() -> None:
-    kept = ROWS[ROWS.scores > 0.5]
-    assert (kept.ids.tolist(), kept.labels.tolist(), kept.boxes.tolist()) == ([7], [1], [[0, 0, 2, 4]])
+    selected = ROWS[ROWS.scores > 0.5]
+    assert (selected.ids.tolist(), selected.labels.tolist(), selected.boxes.tolist()) == ([7], [1], [[0, 0, 2, 4]])
 
 
 def test_cat_keeps_order_and_types() -> None:
@@ -26,13 +28,23 @@ def test_empty_has_the_right_shapes() -> None:
     ("boxes", "scores", "message"),
     [((2, 3), (2,), r"boxes: .*\(N, 4\)"), ((2, 4), (3,), r"scores: .*\(2,\), got \(3,\)")],
 )
-def test_columns_that_do_not_agree_are_refused(boxes: tuple[int, ...], scores: tuple[int, ...], message: str) -> None:
+def test_columns_of_different_lengths_are_refused(
+    boxes: tuple[int, ...], scores: tuple[int, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         Detections(torch.zeros(boxes), torch.zeros(scores), torch.zeros(2, dtype=torch.long))
 
 
-def test_columns_of_other_types_are_refused_with_what_was_expected() -> None:
+def test_columns_of_other_types_are_refused_with_the_expected_type() -> None:
     with pytest.raises(ValueError, match=r"boxes: expected a tensor of torch.float32, got torch.float64"):
         Detections(torch.zeros(1, 4).double(), torch.zeros(1), torch.zeros(1).long())
     with pytest.raises(ValueError, match=r"labels: expected a tensor of torch.int64, got list"):
         Detections(torch.zeros(1, 4), torch.zeros(1), [0])  # type: ignore[arg-type]
+
+
+def test_a_blank_frame_has_its_size_and_takes_one_byte() -> None:
+    frame = Frame.blank(1080, 1920, 0.5, 16)
+    assert frame.is_blank
+    assert (frame.image.shape, frame.image.dtype, int(frame.image.sum())) == ((3, 1080, 1920), torch.uint8, 0)
+    assert frame.image.untyped_storage().nbytes() == 1
+    assert not Frame(torch.zeros(3, 4, 6, dtype=torch.uint8), 0.0, 1).is_blank

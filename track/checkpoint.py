@@ -40,7 +40,7 @@ def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Ne
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if name not in metadata:
-                raise ValueError(f"it has {', '.join(metadata) or 'no networks'}")
+                raise ValueError(f"it has {', '.join(sorted(metadata)) or 'no networks'}")
             keys = [key for key in file.keys() if key.startswith(f"{name}.")]  # noqa: SIM118 - not a dict
             tensors = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in keys}
         options: Options = json.loads(metadata[name])
@@ -48,7 +48,8 @@ def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Ne
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: expected the weights of a {name}, as `grutrack train` writes ({reason})") from error
+        expected = f"expected the weights of a {name}, as `grutrack train` writes them"
+        raise ValueError(f"{path}: {expected} ({reason})") from error
     return network.eval().requires_grad_(False), options
 
 
@@ -58,7 +59,7 @@ def holds(path: str | Path, name: str) -> bool:
         with safe_open(path, "pt") as file:
             return name in (file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: expected weights, as `grutrack train` writes ({error})") from error
+        raise ValueError(f"{path}: expected weights, as `grutrack train` writes them ({error})") from error
 
 
 @contextmanager

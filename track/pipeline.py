@@ -1,4 +1,4 @@
-"""The one road from a video to its tracks: every command that tracks runs this loop.
+"""The pipeline: the loop from a video to its tracks that every command runs.
 
 for result in Pipeline(detector, OpticalFlow(), tracker)(open_source("street.mp4")):
     for sink in sinks:
@@ -22,7 +22,7 @@ CAMERA_MODES = ("auto", "none", "file", "estimate")
 
 
 class Sink(Protocol):
-    """Takes what the pipeline yields: files, windows, counts, scores."""
+    """Consumes what the pipeline yields: a file, a window, counts."""
 
     def write(self, result: TrackedFrame) -> None:
         """Take in one frame; frames come in order."""
@@ -30,10 +30,10 @@ class Sink(Protocol):
 
 
 class Pipeline:
-    """Detects, compensates the camera's motion and tracks, one frame after another.
+    """Detects objects, compensates the camera's motion and tracks, one frame after another.
 
-    detections: finds the objects of each frame. camera_motion: says how the camera moved. tracker: owns the identities.
-    All three belong to the pipeline while it runs; it starts each video by resetting them.
+    detections: finds the objects in each frame. camera_motion: estimates how the camera moved. tracker: owns the
+    identities. The pipeline resets camera motion and tracker at the start of each video.
     """
 
     def __init__(self, detections: DetectionSource, camera_motion: CameraMotion, tracker: Tracker) -> None:
@@ -56,9 +56,9 @@ class Pipeline:
     def __call__(self, source: VideoSource) -> Iterator[TrackedFrame]:
         """Track a video from its first frame.
 
-        Files are read ahead on another thread and may be detected several frames at a time; of a live source each frame
-        is tracked before the next one is taken. Raises ValueError where the source cannot be read on, after the frames
-        before that.
+        Files are read ahead on another thread and may be detected several frames at a time; each frame of a live source
+        is tracked before the next one is taken. Raises ValueError when the source cannot be read any further, after the
+        frames before that point.
         """
         self.reset()
         if source.is_live:
@@ -85,8 +85,8 @@ class Pipeline:
 def camera_motion_for(mode: str, source: VideoSource) -> CameraMotion:
     """The camera motion of a source by one of `CAMERA_MODES`.
 
-    auto: a sequence's gmc.txt where it has one, else estimated from the frames, else none. Raises ValueError for another
-    mode, and where a file is asked for that the source does not have.
+    auto: a sequence's gmc.txt if it has one, otherwise estimated from the frames, or none if it has no footage. Raises
+    ValueError for another mode, and for mode "file" if the source has no such file.
     """
     if mode not in CAMERA_MODES:
         raise ValueError(f"camera: expected one of {', '.join(CAMERA_MODES)}, got {mode}")
@@ -101,9 +101,9 @@ def camera_motion_for(mode: str, source: VideoSource) -> CameraMotion:
 
 
 def detections_from_file(file: str, source: VideoSource) -> PrecomputedDetections:
-    """The detections of a source in a MOTChallenge file: in the sequence's folder, beside the footage, or as given.
+    """The detections of a source from a MOTChallenge file: in the sequence's folder, beside the footage, or as given.
 
-    Raises ValueError where it is absent or malformed, and of a source that does not know how many frames it has.
+    Raises ValueError if the file is absent or malformed, or if the source does not know how many frames it has.
     """
     if isinstance(source, SequenceSource):
         return PrecomputedDetections(source.sequence.detections(file))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import Call, Finished
-from track.evaluation.tracking import COLUMNS, evaluate_tracking
+from track.evaluation.tracking import METRICS, evaluate_tracking
 from track.formats.mot import write_tracks
 from track.media.images import read_image
 from track.structures import Tracks
@@ -49,7 +49,7 @@ def evaluate(folder: Path, call: Call) -> Evaluate:
 def test_the_table_and_the_csv_hold_the_same_official_figures(evaluate: Evaluate, folder: Path) -> None:
     printed = evaluate().out
     table = pd.read_csv(folder / "out/metrics.csv")
-    assert tuple(table.columns) == ("sequence", *COLUMNS)
+    assert tuple(table.columns) == ("sequence", *METRICS)
     assert table.sequence.tolist() == ["left", "right", "OVERALL"]
     assert table.IDSW.tolist() == [2, 2, 4]
     assert table.FN.tolist() == [0, 1, 1]

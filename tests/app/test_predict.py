@@ -127,6 +127,16 @@ def test_a_folder_of_videos_is_a_source(streets: Path, tmp_path: Path, call: Cal
     assert [file.name for file in (tmp_path / "some").glob("*.txt")] == ["street-04-01.txt"]
 
 
+def test_frames_after_a_skipped_image_keep_their_numbers(streets: Path, tmp_path: Path, call: Call) -> None:
+    shutil.copytree(streets / "street-04-00/img1", tmp_path / "images")
+    (tmp_path / "images/000005.jpg").write_bytes(b"")
+    shutil.copy(streets / "street-04-00/det/det.txt", tmp_path / "det.txt")
+    done = call("predict", "source=images", "detections=det.txt", "on_error=skip", "output_dir=out")
+    assert done.code == 0, done.err
+    frames = {int(row.split(",")[0]) for row in (tmp_path / "out/images.txt").open()}
+    assert frames == set(range(1, 26)) - {5}
+
+
 def test_predict_and_demo_give_the_same_rows(streets: Path, detector: str, tmp_path: Path, call: Call) -> None:
     make_video(streets / "street-04-00", tmp_path / "a.mp4")
     for camera in ("auto", "none"):

@@ -1,3 +1,5 @@
+"""Annotated images of each layout, and what is refused."""
+
 import json
 import logging
 from pathlib import Path
@@ -6,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from track.datasets.annotations import coco, covered, find_examples, penn_fudan
+from track.datasets.annotations import coco, find_examples, penn_fudan
 from track.datasets.streets import make_dataset
 from track.formats.mot import find_sequences
 
@@ -52,7 +54,7 @@ def test_an_annotation_without_boxes_or_image_is_named(tmp_path: Path) -> None:
         penn_fudan(tmp_path, PERSON)
 
 
-def test_coco_boxes_of_the_wanted_classes_become_corners(tmp_path: Path) -> None:
+def test_coco_boxes_of_the_requested_classes_become_corners(tmp_path: Path) -> None:
     rows = [box(8, 3, 1, 2, 3, 4), box(7, 1, 10, 20, 30, 40), box(8, 1, 0, 0, 9, 9, crowd=1), box(8, 1, 5, 6, 7, 8)]
     first, second = coco(make_coco(tmp_path, rows), ["person", "car"])
     assert (first.file.name, first.boxes.tolist(), first.labels.tolist()) == ("a.png", [[10, 20, 40, 60]], [1])
@@ -61,13 +63,13 @@ def test_coco_boxes_of_the_wanted_classes_become_corners(tmp_path: Path) -> None
     assert [len(one.boxes) for one in coco(tmp_path / "labels.json", ["car"])] == [0, 1]
 
 
-def test_boxes_without_a_pixel_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_without_a_pixel_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [box(7, 1, 10, 20, 30, 40), box(7, 1, 10, 20, 0, 40), box(7, 1, 64, 20, 5, 5), box(7, 1, -9, 0, 11, 5)]
     with caplog.at_level(logging.WARNING):
-        found = coco(make_coco(tmp_path, rows), ["person"])
-    assert found[0].boxes[:, 0].tolist() == [10, -9]
+        images = coco(make_coco(tmp_path, rows), ["person"])
+    assert images[0].boxes[:, 0].tolist() == [10, -9]
     assert caplog.messages == [
-        f"{tmp_path / 'labels.json'}: left out 2 boxes without a pixel in the picture, first annotations[1]"
+        f"{tmp_path / 'labels.json'}: left out 2 boxes without a pixel in the image, first annotations[1]"
     ]
 
 
@@ -90,7 +92,7 @@ def test_json_that_is_not_coco_is_refused(tmp_path: Path, text: str, reason: str
         coco(tmp_path / "x.json", ["person"])
 
 
-def test_classes_that_the_labels_do_not_have_are_refused(tmp_path: Path) -> None:
+def test_classes_without_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="classes: cat is unknown, nearest: car"):
         find_examples(make_coco(tmp_path, []), ["cat"])
     make_penn_fudan(tmp_path)
@@ -98,13 +100,7 @@ def test_classes_that_the_labels_do_not_have_are_refused(tmp_path: Path) -> None
         find_examples(tmp_path, ["car"])
 
 
-def test_only_who_stands_behind_is_covered() -> None:
-    front, behind, apart = [0.0, 0, 10, 20], [2.0, 5, 12, 15], [50.0, 0, 60, 30]
-    torch.testing.assert_close(covered(torch.tensor([front, behind, apart])), torch.tensor([0, 0.8, 0]))
-    assert covered(torch.zeros(0, 4)).shape == (0,)
-
-
-def test_who_cannot_be_seen_is_no_example(tmp_path: Path) -> None:
+def test_only_visible_considered_pedestrians_are_annotated(tmp_path: Path) -> None:
     make_dataset(tmp_path, 1, 2, seed=0)
     sequence = find_sequences(tmp_path)[0]
     rows = ["1,1,11,11,100,200,1,1,1", "1,2,21,21,50,100,1,1,1", "1,3,300,11,50,100,1,1,1", "1,4,300,11,50,99,0,1,1"]

@@ -1,4 +1,4 @@
-"""Downloads and archives, from a server on loopback that misbehaves."""
+"""Downloads and archives, from an unreliable server on loopback."""
 
 import hashlib
 import io
@@ -8,39 +8,50 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.test_scripts import call
 
-from track.datasets.download import Archive, download, hub_archives, lay_out, unpack
+from tests.conftest import Call
+from track.app.prepare_data import prepare
+from track.datasets.download import (
+    DATASETS,
+    Archive,
+    DataSet,
+    dataset_named,
+    download,
+    hub_archives,
+    lay_out,
+    unpack,
+)
 from track.datasets.streets import make_dataset
 from track.formats.mot import find_sequences
 
 
 class Server:
-    """Serves `files`; each request ends after `breath` bytes. asked: path and Range of every request."""
+    """Serves `files`; each response breaks off after `max_bytes`. requests: path and Range of every request."""
 
-    def __init__(self, breath: int = 2**30) -> None:
+    def __init__(self, max_bytes: int = 2**30) -> None:
         self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                wanted = self.headers.get("Range")
-                server.asked.append((self.path, wanted))
+                requested = self.headers.get("Range")
+                server.requests.append((self.path, requested))
                 content = server.files.get(self.path.split("?")[0])
                 if content is None:
                     return self.send_error(404)
-                start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+                start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
                 if start >= len(content) > 0:
                     return self.send_error(416)
-                self.send_response(206 if wanted else 200)
+                self.send_response(206 if requested else 200)
                 self.send_header("Content-Length", str(len(content) - start))
                 self.end_headers()
-                self.wfile.write(content[start : start + breath])
+                self.wfile.write(content[start : start + max_bytes])
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -52,73 +63,75 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    one = Server()
-    yield one
-    one.http.shutdown()
+    reliable = Server()
+    yield reliable
+    reliable.http.shutdown()
 
 
 @pytest.fixture
-def short_of_breath() -> Iterator[Server]:
-    one = Server(breath=400)
-    yield one
-    one.http.shutdown()
+def interrupting_server() -> Iterator[Server]:
+    interrupting = Server(max_bytes=400)
+    yield interrupting
+    interrupting.http.shutdown()
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as pack:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            pack.writestr(name, content)
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
-def test_a_download_goes_on_where_the_connection_broke_off(short_of_breath: Server, tmp_path: Path) -> None:
+def test_a_download_is_resumed_where_the_connection_broke_off(interrupting_server: Server, tmp_path: Path) -> None:
     content = bytes(range(250)) * 4
-    short_of_breath.files["/a.zip"] = content
-    archive = Archive(f"{short_of_breath.url}/a.zip", len(content), hashlib.sha256(content).hexdigest())
-    file = download(archive, tmp_path, pause=0)
+    interrupting_server.files["/a.zip"] = content
+    archive = Archive(f"{interrupting_server.url}/a.zip", len(content), hashlib.sha256(content).hexdigest())
+    progress: list[tuple[int, int]] = []
+    file = download(archive, tmp_path, lambda done, total: progress.append((done, total)), pause=0)
     assert file.read_bytes() == content
-    assert short_of_breath.asked == [("/a.zip", None), ("/a.zip", "bytes=400-"), ("/a.zip", "bytes=800-")]
+    assert interrupting_server.requests == [("/a.zip", None), ("/a.zip", "bytes=400-"), ("/a.zip", "bytes=800-")]
+    assert progress == [(400, 1000), (800, 1000), (1000, 1000)]
     assert download(archive, tmp_path) == file
-    assert len(short_of_breath.asked) == 3
+    assert len(interrupting_server.requests) == 3
 
 
-def test_a_second_call_goes_on_where_the_first_gave_up(server: Server, tmp_path: Path) -> None:
+def test_a_second_call_resumes_where_the_first_gave_up(server: Server, tmp_path: Path) -> None:
     content = b"x" * 900
     (tmp_path / "a.zip.part").write_bytes(content[:500])
     with pytest.raises(ValueError, match=r"a\.zip: the server refused \(404"):
         download(Archive(f"{server.url}/a.zip"), tmp_path, pause=0)
     server.files["/a.zip"] = content
     assert download(Archive(f"{server.url}/a.zip"), tmp_path, pause=0).read_bytes() == content
-    assert server.asked[-1] == ("/a.zip", "bytes=500-")
+    assert server.requests[-1] == ("/a.zip", "bytes=500-")
 
 
-def test_a_server_that_gives_nothing_is_given_up(tmp_path: Path) -> None:
-    server = Server(breath=0)
+def test_a_download_gives_up_after_attempts_without_a_byte(tmp_path: Path) -> None:
+    server = Server(max_bytes=0)
     server.files["/a.zip"] = b"x" * 10
     with pytest.raises(ValueError, match=r"a\.zip: stopped after 0 bytes \(the connection ended early\); run again"):
         download(Archive(f"{server.url}/a.zip"), tmp_path, attempts=3, pause=0)
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
     server.http.shutdown()
 
 
 @pytest.mark.parametrize(
-    ("size", "sha256", "refusal"),
+    ("size", "sha256", "message"),
     [
         (10, "0" * 64, "expected the published checksum"),
         (12, None, "expected 12 bytes as published, the server has 10"),
     ],
 )
-def test_what_is_not_what_was_published_is_removed(
-    size: int, sha256: str | None, refusal: str, server: Server, tmp_path: Path
+def test_a_download_of_another_size_or_checksum_is_removed(
+    size: int, sha256: str | None, message: str, server: Server, tmp_path: Path
 ) -> None:
     server.files["/a.zip"] = b"x" * 10
-    with pytest.raises(ValueError, match=refusal):
+    with pytest.raises(ValueError, match=message):
         download(Archive(f"{server.url}/a.zip", size, sha256), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_but_the_web_is_fetched(tmp_path: Path) -> None:
+def test_only_http_addresses_are_downloaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="file:///etc/hosts: expected a http or https address"):
         download(Archive("file:///etc/hosts"), tmp_path)
 
@@ -130,8 +143,8 @@ def test_a_name_that_leaves_the_folder_is_refused(name: str, kind: str, tmp_path
     if kind == "zip":
         file.write_bytes(zipped({name: b"evil"}))
     else:
-        with tarfile.open(file, "w") as pack:
-            pack.addfile(tarfile.TarInfo(name))
+        with tarfile.open(file, "w") as archive:
+            archive.addfile(tarfile.TarInfo(name))
     with pytest.raises(ValueError, match="would leave the folder"):
         unpack(file, tmp_path / "into")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [file.name]
@@ -141,25 +154,25 @@ def test_a_name_that_leaves_the_folder_is_refused(name: str, kind: str, tmp_path
 def test_a_link_out_of_the_folder_is_refused(target: str, tmp_path: Path) -> None:
     link = tarfile.TarInfo("link")
     link.type, link.linkname = tarfile.SYMTYPE, target
-    with tarfile.open(tmp_path / "a.tar", "w") as pack:
-        pack.addfile(link)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.addfile(link)
     with pytest.raises(ValueError, match="expected a whole zip or tar"):
         unpack(tmp_path / "a.tar", tmp_path / "into")
     assert not (tmp_path / "into/link").exists()
 
 
-def test_an_archive_that_explodes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("track.datasets.download.SPARE", 2**16)
+def test_an_archive_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("track.datasets.download.EXPANSION_ALLOWANCE", 2**16)
     (tmp_path / "a.zip").write_bytes(zipped({"small.txt": b"x", "large.txt": bytes(2**24)}))
     with pytest.raises(ValueError, match="unpacks to more than 20 times its size"):
         unpack(tmp_path / "a.zip", tmp_path / "into")
     assert not (tmp_path / "into/large.txt").exists()
 
 
-@pytest.mark.parametrize("kept", [0.5, 0.9])
-def test_a_truncated_archive_is_refused(kept: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fraction", [0.5, 0.9])
+def test_a_truncated_archive_is_refused(fraction: float, tmp_path: Path) -> None:
     content = zipped({"a.bin": bytes(range(256)) * 20})
-    (tmp_path / "a.zip").write_bytes(content[: int(kept * len(content))])
+    (tmp_path / "a.zip").write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(ValueError, match=r"a\.zip: expected a whole zip or tar"):
         unpack(tmp_path / "a.zip", tmp_path / "into")
 
@@ -176,10 +189,14 @@ def test_a_hub_listing_gives_addresses_sizes_and_checksums(server: Server) -> No
     assert train == Archive(f"{server.url}/datasets/o/n/resolve/main/dataset/train.zip", 10, "abc")
     assert (val.name, val.sha256) == ("val.zip", None)
     assert hub_archives(listing, "^val") == [val]
+    with pytest.raises(ValueError, match="expected archives"):
+        hub_archives(listing, "^test")
+    with pytest.raises(ValueError, match="names: expected a regular expression, got "):
+        hub_archives(listing, "*val")
 
 
 def mot17(folder: Path) -> Path:
-    """A MOT17 of one sequence, three copies of it as motchallenge.net has them."""
+    """A MOT17 of one sequence in three copies, as motchallenge.net has them."""
     (drawn,) = find_sequences(make_dataset(folder / "drawn", 1, 3, seed=0))
     for copy in ("MOT17-02-DPM", "MOT17-02-FRCNN", "MOT17-02-SDP"):
         target = folder / "MOT17/train" / copy
@@ -202,32 +219,74 @@ def test_splits_are_named_by_the_folder_above_without_numbers(tmp_path: Path) ->
         (tmp_path / "unpacked" / name).mkdir(parents=True)
         (tmp_path / "unpacked" / name / "seqinfo.ini").touch()
     assert lay_out(tmp_path / "unpacked", tmp_path / "ready") == 3
-    found = sorted(str(ini.parent.relative_to(tmp_path / "ready")) for ini in tmp_path.glob("ready/*/*/seqinfo.ini"))
-    assert found == ["train/dancetrack0001", "train/dancetrack0002", "val/dancetrack0004"]
+    folders = sorted(str(ini.parent.relative_to(tmp_path / "ready")) for ini in tmp_path.glob("ready/*/*/seqinfo.ini"))
+    assert folders == ["train/dancetrack0001", "train/dancetrack0002", "val/dancetrack0004"]
 
 
-def test_a_data_set_arrives_by_one_command_and_is_there_at_the_second(server: Server, tmp_path: Path) -> None:
-    tree = mot17(tmp_path / "made")
-    files = {str(f.relative_to(tree.parent)): f.read_bytes() for f in tree.rglob("*") if f.is_file()}
-    server.files["/MOT17.zip"] = zipped(files)[:-30]
-    options = "dataset=mot17", f"dataset.archives=[{server.url}/MOT17.zip]", "root=data"
-    broken = call("prepare_data", *options, cwd=tmp_path)
-    assert (broken.returncode, broken.stderr.count("\n")) == (1, 1), broken.stderr[-1500:]
-    assert "MOT17.zip: expected a whole zip or tar" in broken.stderr
-    server.files["/MOT17.zip"] = zipped(files)
-    for requests in (2, 2):
-        done = call("prepare_data", *options, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "CC BY-NC-SA 3.0" in done.stdout
-        assert "data: data/MOT17" in done.stdout
-        assert len(server.asked) == requests
+def mot17_archive(folder: Path) -> bytes:
+    tree = mot17(folder)
+    return zipped({str(f.relative_to(tree.parent)): f.read_bytes() for f in tree.rglob("*") if f.is_file()})
+
+
+def test_a_data_set_is_prepared_once_and_after_a_damaged_archive_downloaded_again(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = replace(DATASETS["mot17"], archives=(f"{server.url}/MOT17.zip",))
+    content = mot17_archive(tmp_path / "made")
+    server.files["/MOT17.zip"] = content[:-30]
+    with pytest.raises(ValueError, match=r"MOT17\.zip: expected a whole zip or tar") as error:
+        prepare(dataset, tmp_path / "data")
+    assert "\n" not in str(error.value)
+    server.files["/MOT17.zip"] = content
+    for _ in range(2):
+        assert prepare(dataset, tmp_path / "data") == tmp_path / "data/MOT17"
+        assert "CC BY-NC-SA 3.0" in capsys.readouterr().out
+        assert len(server.requests) == 2
     assert [s.name for s in find_sequences(tmp_path / "data/MOT17/train")] == ["MOT17-02"]
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["MOT17"]
 
 
+def test_the_command_prints_where_the_data_set_is_and_refuses_in_one_line(
+    server: Server, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, "mot17", replace(DATASETS["mot17"], archives=(f"{server.url}/MOT17.zip",)))
+    refused = call("prepare-data", "dataset=mot17", "root=data")
+    assert (refused.code, refused.err.count("\n")) == (1, 1), refused.err
+    assert "MOT17.zip: the server refused (404" in refused.err
+    server.files["/MOT17.zip"] = mot17_archive(tmp_path / "made")
+    done = call("prepare-data", "dataset=mot17", "root=data")
+    assert done.code == 0, done.err
+    assert "CC BY-NC-SA 3.0" in done.out
+    assert "data: data/MOT17" in done.out
+
+
+def test_a_data_set_of_several_archives_is_prepared_from_those_that_match(server: Server, tmp_path: Path) -> None:
+    rows = []
+    for split in ("train", "val"):
+        content = zipped({f"{split}/dance-{split}/seqinfo.ini": b""})
+        server.files[f"/datasets/o/n/resolve/main/{split}.zip"] = content
+        rows.append({"path": f"{split}.zip", "size": len(content)})
+    server.files["/api/datasets/o/n/tree/main"] = json.dumps(rows).encode()
+    dataset = DataSet("Dance", "page", "licence", hub=f"{server.url}/api/datasets/o/n/tree/main")
+    home = prepare(dataset, tmp_path / "some", "^val")
+    assert [str(ini.relative_to(home)) for ini in home.rglob("seqinfo.ini")] == ["val/dance-val/seqinfo.ini"]
+    home = prepare(dataset, tmp_path / "all")
+    assert len(list(home.rglob("seqinfo.ini"))) == 2
+
+
 def test_penn_fudan_keeps_its_layout(server: Server, tmp_path: Path) -> None:
     server.files["/P.zip"] = zipped({"PennFudanPed/Annotation/a.txt": b"", "PennFudanPed/PNGImages/a.png": b"x"})
-    done = call("prepare_data", "dataset=pennfudan", f"dataset.archives=[{server.url}/P.zip]", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    prepare(replace(DATASETS["pennfudan"], archives=(f"{server.url}/P.zip",)), tmp_path / "data")
     files = sorted(str(f.relative_to(tmp_path)) for f in (tmp_path / "data").rglob("*") if f.is_file())
     assert files == ["data/PennFudanPed/Annotation/a.txt", "data/PennFudanPed/PNGImages/a.png"]
+
+
+def test_an_archive_without_sequences_or_annotations_is_refused(server: Server, tmp_path: Path) -> None:
+    server.files["/a.zip"] = zipped({"readme.txt": b""})
+    with pytest.raises(ValueError, match=r"a\.zip: expected sequences \(seqinfo.ini\) or Penn-Fudan's Annotation"):
+        prepare(DataSet("A", "page", "licence", (f"{server.url}/a.zip",)), tmp_path)
+
+
+def test_an_unknown_data_set_is_refused_with_the_known_names() -> None:
+    with pytest.raises(ValueError, match=r"dataset: expected one of mot17, mot20, dancetrack, .*, got mot16"):
+        dataset_named("mot16")

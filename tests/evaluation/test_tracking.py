@@ -11,7 +11,7 @@ import trackeval
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_iou
 
-from track.evaluation.tracking import COLUMNS, OVERALL, evaluate_motmetrics, evaluate_tracking
+from track.evaluation.tracking import METRICS, OVERALL, evaluate_motmetrics, evaluate_tracking
 from track.formats.mot import MotSequence, find_sequences, read_tracks, write_tracks
 from track.structures import Detections, Tracks
 
@@ -20,12 +20,12 @@ TUD = {"TUD-Campus": 71, "TUD-Stadtmitte": 179}
 
 
 def scene(*frames, flag=1, label=1):
-    """A `Tracks` a frame, from {id: left edge} of boxes that are 10 wide and 10 high."""
+    """One `Tracks` per frame, from {id: left edge} of boxes that are 10 wide and 10 high."""
     return [Tracks.from_rows([[x, 0, x + 10, 10, flag, label, i] for i, x in frame.items()]) for frame in frames]
 
 
-def both(first, second):
-    """Two scenes seen at once."""
+def overlay(first, second):
+    """The boxes of two scenes in one."""
     return [Tracks.cat(frames) for frames in zip(first, second, strict=True)]
 
 
@@ -62,7 +62,7 @@ SCENES = {
         scene(*[{5: 0}] * 4),
         [80, 80, 80, 80, 800 / 9, 0, 0, 1, 0, 0, 0],
     ),
-    "flag 0 is not scored": (both(ONE, scene(*[{2: 50}] * 4, flag=0)), ONE, [100] * 5 + [0, 0, 0, 0, 1, 0]),
+    "flag 0 is not scored": (overlay(ONE, scene(*[{2: 50}] * 4, flag=0)), ONE, [100] * 5 + [0, 0, 0, 0, 1, 0]),
 }
 
 
@@ -70,7 +70,7 @@ SCENES = {
 def test_figures_are_those_computed_by_hand(name):
     truth, predictions, expected = SCENES[name]
     figures = evaluate_tracking({"one": (truth, predictions)})
-    assert tuple(figures.columns) == COLUMNS
+    assert tuple(figures.columns) == METRICS
     torch.testing.assert_close(figures.loc["one"].tolist(), [float(value) for value in expected], rtol=0, atol=1e-9)
 
 
@@ -79,15 +79,15 @@ def test_figures_are_those_computed_by_hand(name):
     [("MOT17-02", 8, 0), ("MOT17-02", 3, 4), ("MOT17-02", 6, 4), ("MOT20-01", 6, 0), ("MOT20-01", 12, 0)],
 )
 def test_predictions_on_distractors_are_removed(name, label, false_positives):
-    labelled = both(scene(*[{2: 50}] * 4, flag=0, label=label), scene(*[{3: 90}] * 4, flag=0, label=2))
-    pair = both(ONE, labelled), scene(*[{5: 0, 6: 50}] * 4)
-    official, beside = evaluate_tracking({name: pair}), evaluate_motmetrics({name: pair})
-    assert official.loc[name, ["FP", "FN", "IDSW"]].tolist() == [false_positives, 0, 0]
-    assert beside.loc[name, "num_false_positives"] == false_positives
+    others = overlay(scene(*[{2: 50}] * 4, flag=0, label=label), scene(*[{3: 90}] * 4, flag=0, label=2))
+    pair = overlay(ONE, others), scene(*[{5: 0, 6: 50}] * 4)
+    trackevals, motmetrics_own = evaluate_tracking({name: pair}), evaluate_motmetrics({name: pair})
+    assert trackevals.loc[name, ["FP", "FN", "IDSW"]].tolist() == [false_positives, 0, 0]
+    assert motmetrics_own.loc[name, "num_false_positives"] == false_positives
 
 
 def test_without_distractor_classes_every_flagged_class_is_scored():
-    truth = both(ONE, scene(*[{2: 50}] * 4, label=3))
+    truth = overlay(ONE, scene(*[{2: 50}] * 4, label=3))
     assert evaluate_tracking({"one": (truth, ONE)}).loc["one", "FN"] == 4
 
 
@@ -111,25 +111,25 @@ def test_renaming_ids_and_shuffling_rows_change_nothing():
     )
 
 
-def test_overall_sums_counts_and_weighs_ratios_by_their_boxes():
+def test_overall_sums_counts_and_weights_ratios_by_their_boxes():
     pairs = {"switch": SCENES["one switch"][:2], "miss": SCENES["one miss fragments"][:2]}
     overall = evaluate_tracking(pairs).loc[OVERALL]
     assert overall[["IDSW", "FP", "FN", "Frag", "MT", "ML"]].tolist() == [1, 0, 1, 1, 2, 0]
     torch.testing.assert_close(overall[["MOTA", "IDF1"]].tolist(), [100 * 10 / 12, 100 * 2 * 9 / 23])
 
 
-def test_an_id_twice_or_a_frame_too_many_is_refused_by_name():
+def test_a_repeated_id_and_too_many_frames_are_refused_with_the_sequence():
     with pytest.raises(ValueError, match="one, frame 1: expected each id once"):
         evaluate_tracking({"one": (ONE, [Tracks.cat([ONE[0], ONE[0]])])})
     with pytest.raises(ValueError, match="one: expected at most 4 frames of predictions, got 5"):
         evaluate_tracking({"one": (ONE, FIVE)})
 
 
-def test_motmetrics_keeps_an_old_pairing_over_a_gap_where_trackeval_takes_the_best_overlap():
+def test_motmetrics_keeps_an_old_match_over_a_gap_where_trackeval_takes_the_best_overlap():
     truth = scene(*[{1: 0, 2: 100}] * 3)
-    back = scene({5: 0, 7: 100}, {7: 100}, {5: 3, 6: 0, 7: 100})
-    assert evaluate_tracking({"one": (truth, back)}).loc["one", "IDSW"] == 1
-    assert evaluate_motmetrics({"one": (truth, back)}).loc["one", "num_switches"] == 0
+    predictions = scene({5: 0, 7: 100}, {7: 100}, {5: 3, 6: 0, 7: 100})
+    assert evaluate_tracking({"one": (truth, predictions)}).loc["one", "IDSW"] == 1
+    assert evaluate_motmetrics({"one": (truth, predictions)}).loc["one", "num_switches"] == 0
 
 
 def test_motmetrics_calls_an_object_mostly_tracked_from_exactly_80_percent():
@@ -138,13 +138,13 @@ def test_motmetrics_calls_an_object_mostly_tracked_from_exactly_80_percent():
 
 
 @pytest.mark.parametrize("name", ["nothing predicted", "nothing there", "nothing at all", "no frame predicted"])
-def test_motmetrics_survives_empty_sequences_beside_others(name):
+def test_motmetrics_accepts_empty_sequences_among_others(name):
     figures = evaluate_motmetrics({"empty": SCENES[name][:2], "perfect": (ONE, ONE)})
     assert figures.loc["perfect", ["mota", "idf1"]].tolist() == [1, 1]
     assert figures.loc[OVERALL, "num_objects" if "num_objects" in figures else "num_unique_objects"] >= 1
 
 
-def test_scores_agree_with_trackeval_over_the_files_in_the_wheel_of_motmetrics(tmp_path):
+def test_scores_agree_with_trackeval_on_the_files_in_the_wheel_of_motmetrics(tmp_path):
     for name in TUD:
         (tmp_path / "results/data").mkdir(parents=True, exist_ok=True)
         shutil.copy(WHEEL / name / "test.txt", tmp_path / f"results/data/{name}.txt")
@@ -155,7 +155,7 @@ def test_scores_agree_with_trackeval_over_the_files_in_the_wheel_of_motmetrics(t
 
 
 @pytest.mark.data
-def test_scores_agree_with_trackeval_over_files_of_mot17(track_data, tmp_path):
+def test_scores_agree_with_trackeval_on_files_of_mot17(track_data, tmp_path):
     sequences = find_sequences(track_data / "MOT17/train", "val-half")
     for sequence in sequences:
         results = linked(sequence.detections("det/yolox.txt"))
@@ -173,14 +173,14 @@ def assert_agree(ours: pd.DataFrame, oracle: pd.DataFrame):
     pd.testing.assert_frame_equal(ours, oracle.loc[ours.index], check_dtype=False, rtol=0, atol=1e-4)
 
 
-def assert_related(ours: pd.DataFrame, beside: pd.DataFrame):
-    """IDF1 is one assignment over whole tracks and equal; MOTA holds switches, which the two count differently.
+def assert_related(ours: pd.DataFrame, motmetrics_own: pd.DataFrame):
+    """IDF1 is one assignment over whole tracks and equal; MOTA includes switches, which the two count differently.
 
-    public ByteTrack on MOT17 val-half: 0.104 points at most (MOT17-09), see docs/metrics.md.
+    Public ByteTrack on MOT17 val-half: by 0.104 points at most (MOT17-09), see docs/metrics.md.
     """
-    assert ((ours.IDF1 / 100 - beside.idf1).abs() < 1e-5).all()
-    assert ((ours.MOTA - 100 * beside.mota).abs() < 0.15).all()
-    assert ((beside.num_false_positives - beside.num_misses) == (ours.FP - ours.FN)).all()
+    assert ((ours.IDF1 / 100 - motmetrics_own.idf1).abs() < 1e-5).all()
+    assert ((ours.MOTA - 100 * motmetrics_own.mota).abs() < 0.15).all()
+    assert ((motmetrics_own.num_false_positives - motmetrics_own.num_misses) == (ours.FP - ours.FN)).all()
 
 
 def read_pair(truth: Path, results: Path, length: int):
@@ -188,47 +188,46 @@ def read_pair(truth: Path, results: Path, length: int):
 
 
 def write_truth(sequence: MotSequence, path: Path):
-    """The split's rows of gt.txt, frames renumbered from 1."""
+    """Write the split's rows of gt.txt, frames renumbered from 1."""
     path.parent.mkdir(exist_ok=True)
     rows = [line.split(",") for line in (sequence.path / "gt/gt.txt").read_text().split()]
-    kept = [
-        [str(int(row[0]) - sequence.frame_numbers[0] + 1), *row[1:]]
-        for row in rows
-        if int(row[0]) >= sequence.frame_numbers[0]
-    ]
-    path.write_text("".join(",".join(row) + "\n" for row in kept))
+    first = sequence.frame_numbers[0]
+    renumbered = [[str(int(row[0]) - first + 1), *row[1:]] for row in rows if int(row[0]) >= first]
+    path.write_text("".join(",".join(row) + "\n" for row in renumbered))
 
 
 def linked(frames: list[Detections]) -> list[Tracks]:
-    """An imperfect tracker: detections above 0.6, each with the id of the box it overlaps in the frame before."""
-    found, previous, following = [], Tracks.empty(), 0
+    """An imperfect tracker: detections above 0.6, each with the id of the box that it overlaps in the frame before."""
+    tracks: list[Tracks] = []
+    previous = Tracks.empty()
+    next_id = 0
     for frame in frames:
         frame = frame[frame.scores > 0.6]
         iou = box_iou(previous.boxes, frame.boxes)
         rows, columns = (torch.as_tensor(side) for side in linear_sum_assignment(iou.numpy(), maximize=True))
-        known = iou[rows, columns] > 0.3
-        ids = torch.arange(following, following + len(frame))
-        ids[columns[known]] = previous.ids[rows[known]]
+        matched = iou[rows, columns] > 0.3
+        ids = torch.arange(next_id, next_id + len(frame))
+        ids[columns[matched]] = previous.ids[rows[matched]]
         previous = Tracks(frame.boxes, frame.scores, frame.labels, ids)
-        following += len(frame)
-        found.append(previous)
-    return found
+        next_id += len(frame)
+        tracks.append(previous)
+    return tracks
 
 
-def trackeval_over_files(truth: Path, where: str, results: Path, lengths: dict[str, int], distractors: bool):
+def trackeval_over_files(truth: Path, location: str, results: Path, lengths: dict[str, int], distractors: bool):
     """trackeval's own file reading, preprocessing and evaluation, as a table of our columns."""
     quiet = {"PRINT_CONFIG": False, "PRINT_RESULTS": False, "TIME_PROGRESS": False, "PLOT_CURVES": False}
     nothing = {"OUTPUT_SUMMARY": False, "OUTPUT_DETAILED": False, "OUTPUT_EMPTY_CLASSES": False}
-    folders = {"GT_FOLDER": str(truth), "GT_LOC_FORMAT": where, "TRACKERS_FOLDER": str(results.parent)}
+    folders = {"GT_FOLDER": str(truth), "GT_LOC_FORMAT": location, "TRACKERS_FOLDER": str(results.parent)}
     which = {"TRACKERS_TO_EVAL": [results.name], "SEQ_INFO": lengths, "SKIP_SPLIT_FOL": True}
     rules = {"BENCHMARK": "MOT17", "DO_PREPROC": distractors, "PRINT_CONFIG": False}
     dataset = trackeval.datasets.MotChallenge2DBox({**folders, **which, **rules})
     metrics = [trackeval.metrics.HOTA(), trackeval.metrics.CLEAR(quiet), trackeval.metrics.Identity(quiet)]
-    found, _ = trackeval.Evaluator({**quiet, **nothing}).evaluate([dataset], metrics)
+    output, _ = trackeval.Evaluator({**quiet, **nothing}).evaluate([dataset], metrics)
     rows = {}
-    for name, result in found["MotChallenge2DBox"][results.name].items():
+    for name, result in output["MotChallenge2DBox"][results.name].items():
         hota, clear, identity = (result["pedestrian"][family] for family in ("HOTA", "CLEAR", "Identity"))
         percentages = [hota["HOTA"].mean(), hota["DetA"].mean(), hota["AssA"].mean(), clear["MOTA"], identity["IDF1"]]
         counts = [clear[key] for key in ("IDSW", "CLR_FP", "CLR_FN", "Frag", "MT", "ML")]
         rows[OVERALL if name == "COMBINED_SEQ" else name] = [*(100 * value for value in percentages), *counts]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=METRICS)

@@ -1,9 +1,14 @@
+"""MOTChallenge files: round trips, splits, and malformed rows."""
+
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from track.formats.mot import (
+    considered_pedestrians,
+    distractor_classes,
     find_sequences,
     image_files,
     read_affines,
@@ -12,7 +17,7 @@ from track.formats.mot import (
     write_detections,
     write_tracks,
 )
-from track.structures import Tracks
+from track.structures import Detections, Tracks
 
 INI = "[Sequence]\nname=a\nimDir=img1\nframeRate=25\nseqLength={length}\nimWidth=640\nimHeight=480\nimExt=.jpg\n"
 
@@ -49,9 +54,19 @@ def test_results_survive_a_round_trip(tmp_path: Path) -> None:
 
 
 def test_detections_survive_a_round_trip(tmp_path: Path) -> None:
-    write_detections(tmp_path / "d.txt", [Tracks.from_rows([[1, 2, 3, 4, 0.125, 1, 9]])])
+    write_detections(tmp_path / "d.txt", [Detections.from_rows([[1, 2, 3, 4, 0.125, 9]])])
     back = read_detections(tmp_path / "d.txt", 1)[0]
-    assert (back.boxes.tolist(), back.scores.tolist()) == ([[1, 2, 3, 4]], [0.125])
+    assert (back.boxes.tolist(), back.scores.tolist(), back.labels.tolist()) == ([[1, 2, 3, 4]], [0.125], [9])
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_result_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_tracks(tmp_path / "a.txt", [Tracks.empty()])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize(
@@ -91,10 +106,10 @@ def test_a_bad_row_is_named_with_its_line(tmp_path: Path, text: str, message: st
         read_tracks(put(tmp_path, text), 3)
 
 
-def test_camera_rows_that_are_absent_are_identity(tmp_path: Path) -> None:
-    camera = read_affines(put(tmp_path, "2,1,0,3.5,0,1,-2\n"), 3)
-    assert camera[1].tolist() == [[1, 0, 3.5], [0, 1, -2]]
-    assert camera[2].tolist() == [[1, 0, 0], [0, 1, 0]]
+def test_frames_without_an_affine_have_the_identity(tmp_path: Path) -> None:
+    affines = read_affines(put(tmp_path, "2,1,0,3.5,0,1,-2\n"), 3)
+    assert affines[1].tolist() == [[1, 0, 3.5], [0, 1, -2]]
+    assert affines[2].tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
 @pytest.mark.parametrize(("split", "ids"), [("all", [1, 2, 3, 4, 5]), ("train-half", [1, 2, 3]), ("val-half", [4, 5])])
@@ -104,6 +119,50 @@ def test_splits_cut_and_renumber_frames(tmp_path: Path, split: str, ids: list[in
     sequence = find_sequences(tmp_path, split)[0]
     assert [frame.ids.item() for frame in sequence.truth()] == ids
     assert len(sequence) == len(ids)
+
+
+def test_a_stride_and_a_drop_rate_leave_out_frames_and_keep_their_times(tmp_path: Path) -> None:
+    make_sequence(tmp_path, length=100)
+    (sequence,) = find_sequences(tmp_path, stride=3)
+    assert list(sequence.frame_numbers) == list(range(1, 101, 3))
+    assert sequence.times[:3] == pytest.approx([0, 3 / 25, 6 / 25])
+    (sequence,) = find_sequences(tmp_path, drop_rate=0.4)
+    assert 50 <= len(sequence) <= 70
+    assert find_sequences(tmp_path, drop_rate=0.4) == [sequence]
+    assert len(find_sequences(tmp_path, "val-half", stride=1000, drop_rate=0.99)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 0}, "stride: expected at least 1, got 0"),
+        ({"drop_rate": 1.0}, "drop_rate: expected 0 or more, below 1, got 1.0"),
+        ({"split": "test"}, "split: expected one of all, train-half, val-half, got test"),
+    ],
+)
+def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    make_sequence(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        find_sequences(tmp_path, **options)
+
+
+def test_the_affines_of_left_out_frames_are_composed(tmp_path: Path) -> None:
+    make_sequence(tmp_path, **{"gmc.txt": "2,1,0,3,0,1,1\n3,2,0,0,0,2,0\n5,1,0,7,0,1,0\n"})
+    (sequence,) = find_sequences(tmp_path, stride=2)  # frames 1, 3 and 5
+    assert sequence.affines().tolist() == [
+        [[1, 0, 0], [0, 1, 0]],
+        [[2, 0, 6], [0, 2, 2]],
+        [[1, 0, 7], [0, 1, 0]],
+    ]
+
+
+def test_considered_pedestrians_are_of_class_1_and_flagged() -> None:
+    truth = Tracks.from_rows(
+        [[0, 0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 0, 1, 2], [0, 0, 1, 1, 1, 7, 3], [0, 0, 1, 1, 1, 1, 4]]
+    )
+    assert considered_pedestrians(truth).ids.tolist() == [1, 4]
+    assert distractor_classes("MOT17-02") == (2, 7, 8, 12)
+    assert distractor_classes("MOT20-01") == (2, 6, 7, 8, 12)
 
 
 def test_a_root_without_sequences_is_refused(tmp_path: Path) -> None:
@@ -121,19 +180,19 @@ def test_sequences_are_chosen_by_name(tmp_path: Path) -> None:
         find_sequences(tmp_path, names=["a", "d"])
 
 
-def test_a_sequence_says_which_file_it_misses(tmp_path: Path) -> None:
+def test_a_sequence_names_the_file_that_is_missing(tmp_path: Path) -> None:
     make_sequence(tmp_path)
     with pytest.raises(ValueError, match=r"a/gt/gt.txt: no such file"):
         find_sequences(tmp_path)[0].truth()
 
 
-def test_pictures_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_images_are_in_numerical_order(tmp_path: Path) -> None:
     for name in ("1.jpg", "10.jpg", "2.PNG", "notes.txt"):
         (tmp_path / name).touch()
     assert [file.name for file in image_files(tmp_path)] == ["1.jpg", "2.PNG", "10.jpg"]
 
 
-def test_a_camera_row_twice_is_named(tmp_path: Path) -> None:
+def test_a_repeated_affine_is_named_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "gmc.txt"
     file.write_text("2,1,0,5,0,1,0\n3,1,0,5,0,1,0\n2,1,0,6,0,1,0\n")
     with pytest.raises(ValueError, match=r"gmc.txt, line 3: expected each frame once"):

@@ -1,98 +1,238 @@
-import re
-import shutil
-import subprocess
-import sys
+from __future__ import annotations
+
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import av
-import numpy as np
+import cv2
 import pytest
 import torch
 from PIL import Image
 
-from tests.streaming import scene
-from track.display.window import show
-from track.media.sources import prefetch
+from tests.streaming import MjpegServer, scene
+from track.formats.mot import find_sequences, read_sequence, write_info
+from track.media import capture
+from track.media.capture import LiveCapture
+from track.media.images import save_image
+from track.media.sources import (
+    ImageFolder,
+    Selection,
+    SequenceSource,
+    VideoFile,
+    VideoSource,
+    find_sources,
+    open_source,
+    prefetch,
+)
 from track.media.video_writer import VideoWriter
+from track.structures import Frame
 
 
-def write(path: Path, count: int = 12, rate: float = 10, size: tuple[int, int] = (48, 64)) -> Path:
+def write_video(path: Path, count: int = 12, rate: float = 10) -> Path:
     with VideoWriter(path, rate) as video:
         for number in range(count):
-            video.write(torch.full((3, *size), 20 * number % 256, dtype=torch.uint8))
+            video.write(scene(number / rate))
     return path
 
 
-def test_what_is_written_is_read_with_its_times_and_pixels(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mp4")
-    back = list(frames(path))
-    assert [frame.number for frame in back] == list(range(1, 13))
-    assert [round(frame.time, 3) for frame in back] == [round(n / 10, 3) for n in range(12)]
-    assert back[5].image.float().mean().item() == pytest.approx(100, abs=3)
-    assert (frame_count(path), frame_rate(path)) == (12, 10)
+def write_images(folder: Path, count: int = 12) -> Path:
+    for number in range(1, 1 + count):
+        save_image(folder / f"{number}.png", torch.full((3, 6, 8), number, dtype=torch.uint8))
+    return folder
 
 
-def test_the_file_plays_in_browsers(tmp_path: Path) -> None:
-    with av.open(str(write(tmp_path / "a.mp4", size=(49, 65)))) as file:
-        stream = file.streams.video[0]
-        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
-        assert (stream.width, stream.height) == (64, 48)
+def write_sequence(folder: Path, count: int = 12, length: int | None = None, rate: float = 10) -> Path:
+    write_images(folder / "img1", count)
+    write_info(folder, rate, length or count, 8, 6)
+    return folder
 
 
-def test_a_file_left_by_an_error_still_plays(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", 10) as video:
-        for _ in range(7):
-            video.write(torch.zeros(3, 32, 32, dtype=torch.uint8))
-        raise RuntimeError
-    assert len(list(frames(tmp_path / "a.mp4"))) == 7
+def numbers_and_times(source: VideoSource) -> list[tuple[int, float]]:
+    return [(frame.number, frame.time) for frame in source]
 
 
-def test_what_was_written_plays_when_the_process_is_killed(tmp_path: Path) -> None:
-    video = VideoWriter(tmp_path / "a.mp4", 10)
-    for number in range(100):
-        video.write(torch.full((3, 48, 64), number, dtype=torch.uint8))
-    shutil.copy(tmp_path / "a.mp4", tmp_path / "as-it-is-now.mp4")
-    video.close()
-    assert 40 <= len(list(frames(tmp_path / "as-it-is-now.mp4"))) <= 100
+class Opened:
+    """The captures that were constructed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.captures: list[cv2.VideoCapture] = []
+        construct = cv2.VideoCapture
+        monkeypatch.setattr(capture.cv2, "VideoCapture", lambda *args: self._add(construct(*args)))
+
+    def _add(self, video: cv2.VideoCapture) -> cv2.VideoCapture:
+        self.captures.append(video)
+        return video
+
+    def __len__(self) -> int:
+        return len(self.captures)
 
 
-def test_a_fragment_is_two_seconds_of_the_frames_own_times(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4", 30) as video:
-        for number in range(20):
-            video.write(scene(number / 10), number / 2)  # two frames a second
-    with av.open(str(tmp_path / "a.mp4")) as file:
-        keys = [float(packet.pts * packet.time_base) for packet in file.demux(video=0) if packet.is_keyframe]
-    assert keys == pytest.approx([0, 2, 4, 6, 8])
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
+    return Opened(monkeypatch)
 
 
-def test_a_full_disk_is_told_and_what_was_written_plays(tmp_path: Path) -> None:
-    program = f"""
-import resource, sys, torch
-from track.media.video_writer import VideoWriter
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-with VideoWriter({str(tmp_path / "a.mp4")!r}, 10) as video:
-    for number in range(300):
-        video.write((torch.rand(3, 96, 96) * 255).byte())
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    last = done.stderr.strip().splitlines()[-1]
-    told = re.search(r"a\.mp4: could not be written on after (\d+) frames \(File too large\): those before play", last)
-    assert told, done.stderr
-    assert 20 <= len(list(frames(tmp_path / "a.mp4", report=print))) <= int(told[1])
+class FileServer:
+    """Serves a folder on loopback and counts the requests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.requests: list[str] = []
+        requests = self.requests
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                requests.append(self.path)
+                super().do_GET()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
 
-def test_pictures_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
-    with VideoWriter(tmp_path / "a.mp4", 10) as video:
-        for side in (32, 64, 48):
-            image = torch.full((3, side, 2 * side), 40, dtype=torch.uint8)
-            image[:, :, side:] = 200
-            video.write(image)
-    back = [frame.image.float() for frame in frames(tmp_path / "a.mp4")]
-    assert [tuple(image.shape) for image in back] == [(3, 32, 64)] * 3
-    for image in back:
-        assert image[:, :, 4:28].mean().item() == pytest.approx(40, abs=4)
-        assert image[:, :, 36:60].mean().item() == pytest.approx(200, abs=4)
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[FileServer]:
+    one = FileServer(tmp_path)
+    yield one
+    one.server.shutdown()
+    one.server.server_close()
+
+
+@pytest.fixture
+def stream() -> Iterator[MjpegServer]:
+    began = time.monotonic()
+    one = MjpegServer(lambda: scene(time.monotonic() - began))
+    yield one
+    one.kill()
+
+
+def test_a_path_or_url_is_opened_as_what_it_is(tmp_path: Path, web: FileServer, stream: MjpegServer) -> None:
+    write_video(tmp_path / "a.mp4")
+    images, sequence = write_images(tmp_path / "images"), write_sequence(tmp_path / "MOT-01")
+    for source, kind, name, count, rate in [
+        (tmp_path / "a.mp4", VideoFile, "a", 12, 10),
+        (f"{web.url}/a.mp4", VideoFile, "a", 12, 10),
+        (images, ImageFolder, "images", 12, 30),
+        (sequence, SequenceSource, "MOT-01", 12, 10),
+        (stream.url, LiveCapture, stream.url, None, 30),
+    ]:
+        with closing(open_source(source)) as one:
+            assert type(one) is kind
+            assert (one.name, one.frame_count, one.frame_rate) == (name, count, rate)
+            assert one.is_live == (kind is LiveCapture)
+            assert next(iter(one)).number == 1
+    assert len(list(open_source(f"{web.url}/a.mp4"))) == 12
+    with closing(open_source(stream.url)) as one:
+        assert next(iter(one)).image.shape == (3, 120, 320)
+
+
+def test_a_file_is_opened_once_for_its_properties_and_its_frames(tmp_path: Path, opened: Opened) -> None:
+    source = open_source(write_video(tmp_path / "a.mp4"))
+    assert (source.name, source.frame_count, source.frame_rate, source.is_live) == ("a", 12, 10, False)
+    assert len(list(source)) == 12
+    assert len(opened) == 1
+    assert not opened.captures[0].isOpened()
+
+
+def test_a_file_without_pixels_is_opened_once(tmp_path: Path, opened: Opened) -> None:
+    for source in find_sources(write_video(tmp_path / "a.mp4")):
+        with closing(source):
+            assert len(list(source.without_pixels())) == 12
+    assert len(opened) == 1
+
+
+def test_a_file_on_a_web_server_is_requested_once(tmp_path: Path, web: FileServer, opened: Opened) -> None:
+    """FFmpeg itself asks again only to seek: for an mp4 whose index is at its end, of a server that takes ranges."""
+    write_video(tmp_path / "a.mp4")
+    source = open_source(f"{web.url}/a.mp4")
+    assert (source.name, source.frame_count, source.frame_rate, source.is_live) == ("a", 12, 10, False)
+    assert len(list(source)) == 12
+    assert len(opened) == 1
+    assert web.requests == ["/a.mp4"]
+
+
+def test_a_stream_is_opened_once(stream: MjpegServer, opened: Opened) -> None:
+    with closing(open_source(stream.url)) as source:
+        next(iter(source))
+    assert len(opened) == 1
+
+
+def test_a_second_iteration_starts_the_file_again(tmp_path: Path, opened: Opened) -> None:
+    source = open_source(write_video(tmp_path / "a.mp4"))
+    assert numbers_and_times(source) == numbers_and_times(source)
+    assert len(opened) == 2
+
+
+def test_a_file_is_released_when_the_iteration_ends_early_or_the_source_is_closed(
+    tmp_path: Path, opened: Opened
+) -> None:
+    write_video(tmp_path / "a.mp4")
+    frames = iter(open_source(tmp_path / "a.mp4"))
+    next(frames)
+    frames.close()
+    open_source(tmp_path / "a.mp4").close()
+    assert [video.isOpened() for video in opened.captures] == [False, False]
+
+
+@pytest.mark.parametrize("kind", ["video", "images", "sequence", "sequence of a video", "val-half of a sequence"])
+def test_without_pixels_frames_have_the_numbers_and_times_of_decoding(tmp_path: Path, kind: str) -> None:
+    source: Any
+    if kind == "video":
+        with VideoWriter(tmp_path / "a.mp4", 10) as video:
+            for number in range(20):
+                video.write(scene(number / 10), time=number**1.5 / 30)  # uneven
+        source = open_source(tmp_path / "a.mp4")
+    elif kind == "images":
+        source = open_source(write_images(tmp_path / "images"))
+    elif kind == "sequence of a video":
+        write_info(tmp_path / "MOT-01", 10, 12, 320, 120)
+        write_video(tmp_path / "MOT-01" / "a.mp4")
+        source = open_source(tmp_path / "MOT-01")
+    else:
+        split = "val-half" if kind.startswith("val-half") else "all"
+        source = next(iter(find_sources(write_sequence(tmp_path / "MOT-01"), Selection(split))))
+    decoded = list(source)
+    blank = list(source.without_pixels())
+    assert [(f.number, f.time) for f in blank] == [(f.number, f.time) for f in decoded]
+    assert [f.image.shape for f in blank] == [f.image.shape for f in decoded]
+    assert all(f.is_blank for f in blank)
+    assert not any(f.is_blank for f in decoded)
+
+
+@pytest.mark.parametrize("kind", ["video", "images", "sequence"])
+def test_a_blank_frame_costs_one_byte(tmp_path: Path, kind: str) -> None:
+    writers: dict[str, Any] = {"video": write_video, "images": write_images, "sequence": write_sequence}
+    path = writers[kind](tmp_path / ("a.mp4" if kind == "video" else "folder"))
+    assert {frame.image.untyped_storage().nbytes() for frame in open_source(path).without_pixels()} == {1}
+
+
+def test_times_that_do_not_increase_are_replaced_by_the_frame_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck:
+        """A capture whose clock stands still."""
+
+        def __init__(self, path: str) -> None:
+            self.video = cv2_capture(path)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.video, name)
+
+        def get(self, name: int) -> float:
+            return 500.0 if name == cv2.CAP_PROP_POS_MSEC else self.video.get(name)
+
+    cv2_capture = cv2.VideoCapture
+    monkeypatch.setattr(capture.cv2, "VideoCapture", Stuck)
+    times = [frame.time for frame in VideoFile(write_video(tmp_path / "a.mp4", count=4))]
+    assert times == pytest.approx([0.5, 0.6, 0.7, 0.8])
 
 
 def test_a_video_whose_resolution_changes_keeps_its_first(tmp_path: Path) -> None:
@@ -106,17 +246,25 @@ def test_a_video_whose_resolution_changes_keeps_its_first(tmp_path: Path) -> Non
             file.mux(stream.encode())
         parts += (tmp_path / "part.ts").read_bytes()
     (tmp_path / "a.ts").write_bytes(parts)
-    read = list(frames(tmp_path / "a.ts"))
-    assert 22 <= len(read) <= 24
-    assert {tuple(frame.image.shape) for frame in read} == {(3, 48, 64)}
+    frames = list(open_source(tmp_path / "a.ts"))
+    assert 22 <= len(frames) <= 24
+    assert {tuple(frame.image.shape) for frame in frames} == {(3, 48, 64)}
 
 
-def test_a_video_that_stops_in_the_middle_is_refused_after_its_frames(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.mp4", count=100)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    read = []
-    with pytest.raises(ValueError, match=r"a.mp4: stopped after frame \d+, expected 100"):
-        read.extend(frame.number for frame in frames(path))
+@pytest.mark.parametrize("pixels", [True, False])
+def test_a_video_that_stops_in_the_middle_is_refused_after_its_frames(tmp_path: Path, pixels: bool) -> None:
+    with VideoWriter(tmp_path / "a.mp4", 10) as video:
+        for number in range(100):
+            video.write(torch.full((3, 48, 64), 20 * number % 256, dtype=torch.uint8))
+    content = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content[: len(content) * 2 // 3])
+    source, numbers = open_source(tmp_path / "a.mp4"), []
+    with pytest.raises(ValueError, match=r"a.mp4: stopped after frame \d+, expected 100") as refusal:
+        numbers.extend(frame.number for frame in (source if pixels else source.without_pixels()))
+    assert f"after frame {numbers[-1]}," in str(refusal.value)
+    lines: list[str] = []
+    assert [frame.number for frame in open_source(tmp_path / "a.mp4", lines.append)] == numbers
+    assert lines == [str(refusal.value)]
 
 
 @pytest.mark.parametrize(
@@ -127,75 +275,208 @@ def test_a_video_that_stops_in_the_middle_is_refused_after_its_frames(tmp_path: 
         ("empty.mp4", b"", "empty.mp4: expected a video"),
     ],
 )
-def test_what_is_no_video_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_no_video_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        list(frames(tmp_path / name))
+    for open_file in (open_source, VideoFile, find_sources):
+        with pytest.raises(ValueError, match=message):
+            open_file(tmp_path / name)
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "000001.jpg").write_bytes(b"broken")
     with pytest.raises(ValueError, match=r"000001.jpg: expected an image"):
-        list(frames(tmp_path))
+        list(open_source(tmp_path))
+
+
+def test_images_that_cannot_be_read_are_reported_and_skipped(tmp_path: Path) -> None:
+    for number in (1, 3):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"")
+    lines: list[str] = []
+    source = open_source(tmp_path, lines.append, frame_rate=10)
+    assert numbers_and_times(source) == [(1, 0.0), (3, 0.2)]
+    assert lines == [f"{tmp_path / '2.png'}: expected an image that can be read"]
+
+
+def test_the_size_of_blank_frames_is_that_of_the_first_image_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"")
+    Image.new("RGB", (8, 6)).save(tmp_path / "2.png")
+    assert {frame.image.shape for frame in open_source(tmp_path).without_pixels()} == {(3, 6, 8)}
+
+
+def test_images_are_in_numerical_order(tmp_path: Path) -> None:
+    assert [int(frame.image[0, 0, 0]) for frame in open_source(write_images(tmp_path))] == list(range(1, 13))
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected at least one image"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["all", "train-half", "val-half"])
+@pytest.mark.parametrize("footage", ["images", "video"])
+def test_a_sequences_split_has_its_own_frames_numbered_from_one(tmp_path: Path, split: str, footage: str) -> None:
+    if footage == "images":
+        write_sequence(tmp_path / "MOT-01")
+    else:
+        write_info(tmp_path / "MOT-01", 10, 12, 320, 120)
+        write_video(tmp_path / "MOT-01" / "a.mp4")
+    source = SequenceSource(find_sequences(tmp_path, split)[0])
+    first, last = {"all": (1, 12), "train-half": (1, 7), "val-half": (8, 12)}[split]
+    frames = list(source)
+    assert [frame.number for frame in frames] == list(range(1, last - first + 2))
+    assert [frame.time for frame in frames] == pytest.approx([k / 10 for k in range(last - first + 1)])
+    assert source.frame_count == len(frames)
+    for number, frame in zip(range(first, last + 1), frames, strict=True):
+        if footage == "images":
+            assert frame.image.unique().tolist() == [number]
+        else:
+            left = int((frame.image[1, 60] > 150).nonzero()[0])
+            assert left == pytest.approx(20 + 6 * (number - 1), abs=1)
+
+
+@pytest.mark.parametrize("footage", ["images", "video"])
+def test_frames_of_a_sequence_that_cannot_be_read_are_reported_and_blank(tmp_path: Path, footage: str) -> None:
+    if footage == "images":
+        write_sequence(tmp_path / "MOT-01")
+        (tmp_path / "MOT-01/img1/12.png").write_bytes(b"")
+    else:
+        write_info(tmp_path / "MOT-01", 10, 12, 320, 120)
+        write_video(tmp_path / "MOT-01" / "a.mp4", count=11)
+    with pytest.raises(ValueError, match=r"12.png: expected an image|a.mp4: expected 12 frames as seqinfo.ini says"):
+        list(open_source(tmp_path / "MOT-01"))
+    lines: list[str] = []
+    frames = list(open_source(tmp_path / "MOT-01", lines.append))
+    assert [frame.is_blank for frame in frames] == [False] * 11 + [True]
+    assert len(lines) == (1 if footage == "images" else 0)
+
+
+def test_a_sequence_without_footage_has_blank_frames_alone(tmp_path: Path) -> None:
+    write_info(tmp_path / "MOT-01", 10, 12, 320, 120)
+    source = SequenceSource(read_sequence(tmp_path / "MOT-01"))
+    with pytest.raises(ValueError, match=r"MOT-01: expected img1/ or a video file, or detections=FILE"):
+        list(source)
+    assert [frame.image.shape for frame in source.without_pixels()] == [(3, 120, 320)] * 12
+    assert source.footage == tmp_path / "MOT-01"
+
+
+def test_a_sequence_with_fewer_images_than_stated_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"img1: expected 13 frames as seqinfo.ini says, found 12"):
+        list(open_source(write_sequence(tmp_path / "MOT-01", length=13)))
 
 
 @pytest.mark.data
-def test_the_pets_video_is_read_whole(track_data: Path) -> None:
-    times = [frame.time for frame in frames(track_data / "MOT15/train/PETS09-S2L1/video.avi")]
+def test_the_pets_video_is_read_to_its_end(track_data: Path) -> None:
+    times = [frame.time for frame in open_source(track_data / "MOT15/train/PETS09-S2L1/video.avi")]
     assert len(times) == 795
     assert all(a < b for a, b in zip(times, times[1:], strict=False))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a window needs no display variable")
-def test_without_a_display_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DISPLAY", raising=False)
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(ValueError, match="no display to open a window on: give output="):
-        show(torch.zeros(3, 8, 8, dtype=torch.uint8))
+def test_every_sequence_below_a_folder_is_a_source(tmp_path: Path) -> None:
+    for name in ("a/MOT-02", "b/c/MOT-01"):
+        write_sequence(tmp_path / name)
+    sources = list(find_sources(tmp_path))
+    assert [source.name for source in sources] == ["MOT-02", "MOT-01"]
+    assert {type(source) for source in sources} == {SequenceSource}
+    thinned = find_sources(tmp_path, Selection("val-half", stride=2, names=["MOT-01"]))
+    assert [(source.name, source.frame_count, source.selection) for source in thinned] == [
+        ("MOT-01", 3, "range(8, 13, 2)")
+    ]
 
 
-def test_what_is_read_ahead_comes_in_order_and_no_further_than_it_may() -> None:
-    made: list[int] = []
+def test_every_video_of_a_folder_is_a_source_opened_in_its_turn(tmp_path: Path, opened: Opened) -> None:
+    for name in ("b.mp4", "a.mp4"):
+        write_video(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("")
+    sources = find_sources(tmp_path)
+    assert len(opened) == 0
+    assert next(sources).name == "a"
+    assert len(opened) == 1
+    rest = list(sources)
+    assert [(source.name, source.footage, source.selection) for source in rest] == [("b", tmp_path / "b.mp4", "all")]
+
+
+def test_videos_are_selected_by_name(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.avi", "c.mp4"):
+        write_video(tmp_path / "a.mp4") if name == "a.mp4" else (tmp_path / name).write_bytes(
+            (tmp_path / "a.mp4").read_bytes()
+        )
+    assert [source.name for source in find_sources(tmp_path, Selection(names=["c", "a"]))] == ["a", "c"]
+    with pytest.raises(ValueError, match="no video is called d, expected some of a, b, c"):
+        find_sources(tmp_path, Selection(names=["a", "d"]))
+
+
+def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.avi", "a.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="two videos are called a, expected each name once"):
+        find_sources(tmp_path)
+
+
+def test_one_video_or_folder_of_images_is_a_source(tmp_path: Path, web: FileServer) -> None:
+    video, images = write_video(tmp_path / "a.mp4"), write_images(tmp_path / "images")
+    for source, kind in [(video, VideoFile), (f"{web.url}/a.mp4", VideoFile), (images, ImageFolder)]:
+        (one,) = find_sources(source)
+        assert type(one) is kind
+        assert len(list(one)) == 12
+
+
+@pytest.mark.parametrize("selection", [Selection("val-half"), Selection(stride=2), Selection(drop_rate=0.5)])
+def test_a_part_of_anything_but_sequences_is_refused(tmp_path: Path, selection: Selection) -> None:
+    for source in (write_video(tmp_path / "a.mp4"), tmp_path, write_images(tmp_path / "images")):
+        with pytest.raises(ValueError, match="split, stride and drop_rate are for MOTChallenge sequences, found none"):
+            find_sources(source, selection)
+
+
+def test_names_of_one_video_are_refused(tmp_path: Path) -> None:
+    for source in (write_video(tmp_path / "a.mp4"), write_images(tmp_path / "images")):
+        with pytest.raises(ValueError, match="sequences are for a folder of sequences or videos"):
+            find_sources(source, Selection(names=["a"]))
+
+
+def test_a_folder_without_footage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected folders with a seqinfo.ini, videos or images"):
+        find_sources(tmp_path)
+
+
+def test_a_stream_is_no_source_of_a_batch_and_is_released(stream: MjpegServer, opened: Opened) -> None:
+    url = stream.url.replace("//", "//me:secret@")
+    with pytest.raises(ValueError, match=f"^{stream.url}: expected a file or folder, not a camera or stream$"):
+        find_sources(url)
+    assert [video.isOpened() for video in opened.captures] == [False]
+    with pytest.raises(ValueError, match=f"^{stream.url}: split, stride"):
+        find_sources(url, Selection("val-half"))
+
+
+def test_prefetched_items_come_in_order_and_no_further_ahead_than_depth() -> None:
+    produced: list[int] = []
 
     def numbers() -> Iterator[int]:
         for number in range(50):
-            made.append(number)
+            produced.append(number)
             yield number
 
-    taken = prefetch(numbers(), depth=3)
-    assert [next(taken) for _ in range(10)] == list(range(10))
-    taken.close()
-    assert len(made) <= 14
+    items = prefetch(numbers(), depth=3)
+    assert [next(items) for _ in range(10)] == list(range(10))
+    items.close()
+    assert len(produced) <= 14
     assert list(prefetch(iter(range(100)))) == list(range(100))
 
 
-def test_an_error_ahead_comes_in_its_turn() -> None:
+def test_an_error_while_prefetching_is_raised_in_its_turn() -> None:
     def broken() -> Iterator[int]:
         yield 1
         raise ValueError("frame 2")
 
-    taken = prefetch(broken())
-    assert next(taken) == 1
+    items = prefetch(broken())
+    assert next(items) == 1
     with pytest.raises(ValueError, match="frame 2"):
-        next(taken)
+        next(items)
 
 
-def test_pictures_that_cannot_be_read_are_told_and_passed_over(tmp_path: Path) -> None:
-    for number in (1, 3):
-        Image.new("RGB", (8, 6)).save(tmp_path / f"{number}.png")
-    (tmp_path / "2.png").write_bytes(b"")
-    told: list[str] = []
-    assert [(f.number, f.time) for f in frames(tmp_path, 10, told.append)] == [(1, 0.0), (3, 0.2)]
-    assert told == [f"{tmp_path / '2.png'}: expected an image that can be read"]
-
-
-def test_odd_pictures_are_read_as_colours_of_eight_bits(tmp_path: Path) -> None:
-    Image.fromarray(np.full((6, 8), 200, np.uint8)).save(tmp_path / "1.png")
-    Image.fromarray(np.full((6, 8), 200 * 256, np.uint16)).save(tmp_path / "2.png")
-    turned = Image.new("RGB", (8, 6))
-    turned.getexif()[0x0112] = 6  # a quarter to the right
-    turned.save(tmp_path / "3.png", exif=turned.getexif())
-    pictures = [frame.image for frame in frames(tmp_path)]
-    assert [tuple(p.shape) for p in pictures] == [(3, 6, 8), (3, 6, 8), (3, 8, 6)]
-    assert [int(p.float().mean()) for p in pictures] == [200, 200, 0]
+def test_closing_a_prefetched_video_releases_it(tmp_path: Path, opened: Opened) -> None:
+    frames = prefetch(open_source(write_video(tmp_path / "a.mp4")))
+    assert isinstance(next(frames), Frame)
+    frames.close()
+    assert not opened.captures[0].isOpened()

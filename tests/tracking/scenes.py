@@ -1,4 +1,4 @@
-"""Scenes that several tests of tracking share: boxes that move at constant velocity, and the graph of two neighbours."""
+"""Scenes that several tests of tracking share: boxes that move at constant velocity, and neighbours to associate."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def test_the_nearest_overlapping_box_is_described_as_declared() -> None:
     parts = named(NEAREST_FEATURES, named(TRACK_FEATURES, features)["nearest"])
     offset = torch.tensor([[15 / 20, 1 / 40, 2 / 40], [-15 / 20, -1 / 42, -2 / 42], [0, 0, 0]])
     torch.testing.assert_close(parts["offset"], (20 * offset).asinh() / 2)
-    ratio = torch.tensor([[0, 42 / 40], [0, 40 / 42], [0, 0]])[:, 1].log().nan_to_num(neginf=0)
-    torch.testing.assert_close(parts["log size ratio"][:, 1], (20 * ratio).asinh() / 2)
+    log_height_ratio = torch.tensor([42 / 40, 40 / 42, 1]).log()
+    torch.testing.assert_close(parts["log size ratio"][:, 1], (20 * log_height_ratio).asinh() / 2)
     torch.testing.assert_close(parts["iou"][:, 0], torch.tensor([1, 1, 0]) * 200 / 1440)
     torch.testing.assert_close(parts["hidden"][:, 0], torch.tensor([200 / 800, 0, 0]))  # the second is in front
     torch.testing.assert_close(parts["hides"][:, 0], torch.tensor([0, 200 / 800, 0]))
@@ -105,7 +105,7 @@ def test_pairs_have_the_declared_columns() -> None:
 def test_a_collated_graph_holds_the_graphs_with_shifted_rows() -> None:
     other = build_graph(MOTION, predictions_of(MOTION, NEIGHBOURS[:1]), DETECTED[:2])
     both = collate_graphs([GRAPH, other])
-    assert pairs_of(both) == pairs_of(GRAPH) + [(3, 3), (3, 4)]
+    assert pairs_of(both) == [*pairs_of(GRAPH), (3, 3), (3, 4)]
     for name in ("tracks", "detections", "pairs"):
         assert torch.equal(getattr(both, name), torch.cat([getattr(GRAPH, name), getattr(other, name)]))
 

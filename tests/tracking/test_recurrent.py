@@ -1,5 +1,6 @@
 """The recurrent motion model: the Kalman filter when untrained, equivariant, and laid out as declared."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,8 @@ def test_a_packed_state_unpacks_to_columns_of_the_declared_shapes(cell: str) -> 
     state = network.predict(observe_moving_boxes(network), torch.full((3,), 0.5))
     columns = network.unpack(state)
     assert torch.equal(columns.pack(), state)
-    assert {name: column.shape[1] for name, column in columns._asdict().items()} == {
-        "kalman": KALMAN_SIZE, "ages": 3, "boxes": 12, "averages": len(EMA_RATES), "memory": 16 if cell == "lstm" else 8
-    }  # fmt: skip
+    widths = [KALMAN_SIZE, 3, 12, len(EMA_RATES), 16 if cell == "lstm" else 8]
+    assert [column.shape for column in columns] == [(3, width) for width in widths]
     torch.testing.assert_close(columns.ages[0], torch.tensor([15.0, 16, 17]) / 30)
     torch.testing.assert_close(columns.boxes[0, :4], torch.tensor([35.0, 55, 20, 60]))
 
@@ -133,10 +133,10 @@ def test_a_state_of_another_history_length_is_refused() -> None:
 def test_moving_averages_follow_size_and_foot_at_their_rates_times_the_score() -> None:
     network = RecurrentMotion().eval()
     state = network.initiate(BOXES, SCORES)
-    start = torch.tensor([20.0, 60]).log().tolist() + [80.0]
+    start = [math.log(20), math.log(60), 80]
     torch.testing.assert_close(network.unpack(state).averages[0], torch.tensor(start * 2))
     state = network.update(network.predict(state, torch.full((3,), 0.1)), BOXES + torch.tensor([0, 0, 0, 10.0]), SCORES)
-    moved = torch.tensor([20.0, 70]).log().tolist() + [90.0]
+    moved = [math.log(20), math.log(70), 90]
     expected = [a + 0.9 * rate * (b - a) for a, b, rate in zip(start * 2, moved * 2, EMA_RATES, strict=True)]
     torch.testing.assert_close(network.unpack(state).averages[0], torch.tensor(expected))
 

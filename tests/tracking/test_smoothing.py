@@ -76,4 +76,3 @@ def test_interpolation_follows_the_camera_across_a_gap() -> None:
 
 def test_frames_without_tracks_stay_empty() -> None:
     assert [len(frame) for frame in interpolate([Tracks.empty()] * 3, TIMES[:3], Kalman())] == [0, 0, 0]
-    assert interpolate([], [], Kalman()) == []

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
 from track.datasets.streets import make_dataset
-from track.detection.detector import build, load_detector, save_detector
+from track.detection.detector import build_detector, load_detector, save_detector
 from track.training.detection_data import DetectionDataModule
 from track.training.detector import DetectorModule, load_backbone
 
@@ -21,7 +21,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_small_detector_learns_two_pictures(tmp_path: Path) -> None:
+def test_the_small_detector_learns_two_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     make_dataset(tmp_path, 2, 1, seed=5)
     data = DetectionDataModule(str(tmp_path), val_fraction=0.5)
@@ -41,44 +41,45 @@ def test_the_small_detector_learns_two_pictures(tmp_path: Path) -> None:
 
 def test_a_checkpoint_keeps_its_own_architecture(tmp_path: Path) -> None:
     first = DetectorModule("small_fcos", weights=None).export(tmp_path / "a")
-    again = DetectorModule("ssdlite320_mobilenet_v3_large", checkpoint=str(first)).export(tmp_path / "b")
-    assert load_detector(again)[0] == "small_fcos"
+    second = DetectorModule("ssdlite320_mobilenet_v3_large", checkpoint=str(first)).export(tmp_path / "b")
+    assert load_detector(second).name == "small_fcos"
 
 
-def test_another_detectors_checkpoint_is_refused(tmp_path: Path) -> None:
-    network, categories = build("small_fcos", None, ["__background__", "dog"])
+def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
+    network, categories = build_detector("small_fcos", None, ["__background__", "dog"])
     file = save_detector(network, "small_fcos", categories, tmp_path / "dogs.safetensors")
     with pytest.raises(ValueError, match=r"dogs.safetensors: expected a detector of person alone, it has \['dog'\]"):
         DetectorModule("small_fcos", checkpoint=str(file))
 
 
-def test_a_checkpoint_goes_on_learning(tmp_path: Path) -> None:
+def test_a_checkpoint_is_trained_as_a_whole(tmp_path: Path) -> None:
     first = DetectorModule("small_fcos", weights=None).export(tmp_path)
-    again = DetectorModule(checkpoint=str(first))
-    assert again.network.training
-    assert all(p.requires_grad for p in again.network.parameters())
+    module = DetectorModule(checkpoint=str(first))
+    assert module.network.training
+    assert all(p.requires_grad for p in module.network.parameters())
 
 
-def test_a_backbone_is_taken_from_a_file_and_learns_slowly(features: Path) -> None:
+def test_a_backbone_from_a_file_is_pretrained_with_frozen_norms(features: Path) -> None:
     module = DetectorModule(NAME, weights=None, backbone=str(features))
-    given = torch.load(features, weights_only=True)
+    state = torch.load(features, weights_only=True)
     body = module.network.backbone.body
-    assert torch.equal(body.state_dict()["18.0.weight"], given["features.18.0.weight"])
-    assert module.slow == {id(p) for p in body.parameters()}
+    assert torch.equal(body.state_dict()["18.0.weight"], state["features.18.0.weight"])
+    assert module.pretrained == {id(p) for p in body.parameters()}
     assert len(module.frozen_norms) == 52
 
 
 def test_a_backbone_of_another_network_is_refused(features: Path, tmp_path: Path) -> None:
     state = torch.load(features, weights_only=True)
-    for number, (key, value) in enumerate(
-        {"features.18.0.weight": torch.zeros(3), "features.0.0.weight": None}.items()
-    ):
+    network = build_detector(NAME, None)[0]
+    wrong = {"features.18.0.weight": torch.zeros(3), "features.0.0.weight": None}
+    for number, (key, value) in enumerate(wrong.items()):
         changed = {k: value if k == key else v for k, v in state.items() if value is not None or k != key}
-        save_file(changed, file := tmp_path / f"{number}.safetensors")
+        file = tmp_path / f"{number}.safetensors"
+        save_file(changed, file)
         with pytest.raises(ValueError, match=rf"{number}.safetensors: .*{key.removeprefix('features.')} is not there"):
-            load_backbone(build(NAME, None)[0], str(file))
+            load_backbone(network, str(file))
     with pytest.raises(ValueError, match=r"model.backbone: SSD has none"):
-        load_backbone(build("ssd300_vgg16", None)[0], str(features))
+        load_backbone(build_detector("ssd300_vgg16", None)[0], str(features))
 
 
 def test_frozen_parts_do_not_learn_and_unknown_ones_are_refused() -> None:
@@ -90,7 +91,7 @@ def test_frozen_parts_do_not_learn_and_unknown_ones_are_refused() -> None:
         DetectorModule(NAME, weights=None, freeze=["backbone.bodi"])
 
 
-def test_the_average_follows_and_is_what_is_exported(tmp_path: Path) -> None:
+def test_the_exported_weights_are_the_moving_average(tmp_path: Path) -> None:
     module = DetectorModule("small_fcos", weights=None)
     weight = module.network.head.regression_head.bbox_ctrness.weight
     start = weight.detach().clone()
@@ -98,7 +99,7 @@ def test_the_average_follows_and_is_what_is_exported(tmp_path: Path) -> None:
         with torch.no_grad():
             weight += 1
         module.on_train_batch_end(None, ([], []), 0)
-    exported = load_detector(module.export(tmp_path))[1].head.regression_head.bbox_ctrness.weight
-    behind = (weight - exported).mean().item()
-    assert 1 < behind < 19
+    exported = load_detector(module.export(tmp_path)).network.head.regression_head.bbox_ctrness.weight
+    lag = (weight - exported).mean().item()
+    assert 1 < lag < 19
     assert (exported - start).mean() > 1

@@ -75,12 +75,14 @@ class TrackFile:
 
     def __init__(self, file: Path, motion: Motion, postprocess: str = "none") -> None:
         self.file, self.motion, self.postprocess = file, motion, postprocess
+        self.numbers: list[int] = []
         self.tracks: list[Tracks] = []
         self.times: list[float] = []
         self.affines: list[Tensor] = []
 
     def write(self, result: TrackedFrame) -> None:
         """Take in one frame."""
+        self.numbers.append(result.observation.number)
         self.tracks.append(result.tracks)
         self.times.append(result.observation.time)
         self.affines.append(result.observation.affine)
@@ -93,7 +95,8 @@ class TrackFile:
         if self.postprocess != "none":
             smooth = self.postprocess == "smooth"
             tracks = interpolate(tracks, self.times, self.motion, self.affines, smooth)
-        write_tracks(self.file, tracks)
+        by_number = dict(zip(self.numbers, tracks, strict=True))
+        write_tracks(self.file, (by_number.get(n, Tracks.empty()) for n in range(1, self.numbers[-1] + 1)))
 
 
 def check_choices(cfg: DictConfig, choices_of: Mapping[str, Sequence[str]] = CHOICES) -> None:

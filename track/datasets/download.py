@@ -136,7 +136,7 @@ def download(
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
     while True:
-        before = part.stat().st_size if part.is_file() else 0
+        before = _size(part)
         try:
             if _receive(archive, part, report):
                 break
@@ -149,7 +149,7 @@ def download(
             reason = str(error)
         except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = str(error)
-        size = part.stat().st_size if part.is_file() else 0
+        size = _size(part)
         failures = 0 if size > before else failures + 1
         if failures == attempts:
             raise ValueError(f"{archive.url}: stopped after {size} bytes ({reason}); run again to resume")
@@ -213,7 +213,7 @@ def _lay_out_sequence(folder: Path, root: Path) -> None:
 
 def _receive(archive: Archive, part: Path, report: ReportProgress) -> bool:
     """Append what `part` lacks; whether it is complete."""
-    have = part.stat().st_size if part.is_file() else 0
+    have = _size(part)
     if archive.size is not None and have == archive.size:
         return True
     with closing(_open(archive.url, have)) as answer:
@@ -250,6 +250,10 @@ def _checked_entries(file: Path, entries: Iterable[Any]) -> Iterator[Any]:
         if budget < 0:
             raise ValueError(f"{file}: unpacks to more than {MAX_EXPANSION} times its size, nothing more is unpacked")
         yield entry
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _sha256(file: Path) -> str:

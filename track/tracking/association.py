@@ -22,10 +22,10 @@ class TrackPredictions:
     """The live tracks, predicted to the time of the current frame, one row per track.
 
     boxes: (T, 4) predicted boxes, xyxy pixels. sigma: (T, 4) their standard deviations as centre x, centre y, width and
-    height, pixels. state: (T, S) the motion model's. labels: (T,). class_logits: (T, C) per class, nats. scores: (T,) of
-    the last detection. hits: (T,) number of detections so far. time_since_update: (T,) seconds from the last detection
-    to this frame. confirmed: (T,) bool, whether the track was ever reported. matched_last_frame: (T,) bool, whether it
-    had a detection in the previous frame.
+    height, pixels. state: (T, S) the motion model's. labels: (T,). class_logits: (T, C) per class, nats. scores: (T,)
+    of the last detection. hits: (T,) number of detections so far. time_since_update: (T,) seconds from the last
+    detection to this frame. confirmed: (T,) bool, whether the track was ever reported. matched_last_frame: (T,) bool,
+    whether it had a detection in the previous frame.
     """
 
     boxes: Tensor
@@ -119,8 +119,8 @@ class ByteAssociation:
     ) -> None:
         """high_score: minimal score of a confident detection.
 
-        min_first, min_second, min_new_track: minimal affinity of a match of a confirmed track in the first stage, in the
-        second stage, and of an unconfirmed track; the first and the last are compared with affinity times score.
+        min_first, min_second: minimal affinity for a match of a confirmed track in the first and in the second stage;
+        min_new_track: of an unconfirmed track. All but min_second are compared with affinity times score.
         new_track_score: an unmatched detection of at least this score starts a track.
         """
         self.affinity = affinity

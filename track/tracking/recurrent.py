@@ -57,10 +57,10 @@ class RecurrentMotion(nn.Module):
     """A recurrent network that corrects the Kalman filter: the motion model of this project.
 
     The cell reads each observation relative to the box's size and to the time since the previous observation, so that a
-    missed frame is simply absent. The head reads the cell's memory at any later time and shifts the filter's prediction:
-    part of the way back to the last observation, and by multiples of the filter's standard deviations, which it also
-    rescales. The head's last layer starts at zero: an untrained network is the Kalman filter exactly. Cells: GRU of Cho
-    et al. (EMNLP 2014), LSTM of Hochreiter and Schmidhuber (1997), and the plain tanh network of Elman (1990).
+    missed frame is simply absent. The head reads the cell's memory at any later time. It moves the filter's prediction
+    part of the way back to the last observation and by multiples of the filter's standard deviations, and rescales
+    these. The head's last layer starts at zero: an untrained network is the Kalman filter exactly. Cells: GRU of Cho et
+    al. (EMNLP 2014), LSTM of Hochreiter and Schmidhuber (1997), and the plain tanh network of Elman (1990).
 
     State (N, S): the columns of `RecurrentState`.
     """
@@ -82,7 +82,7 @@ class RecurrentMotion(nn.Module):
         self.memory_size = hidden * (2 if cell == "lstm" else 1)
         self.feature_size = len(EMA_RATES) + hidden + HEAD_INPUTS
         self.cell = CELLS[cell](CELL_INPUTS, hidden, batch_first=True)
-        last = nn.Linear(64, 12)
+        last = nn.Linear(64, 12)  # stay, shift and stretch of four coordinates, see `project`
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         drop = nn.Dropout(dropout)

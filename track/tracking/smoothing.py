@@ -30,9 +30,9 @@ def interpolate(
 ) -> list[Tracks]:
     """The tracks of a whole video, with a box in every frame between the first and the last of each track.
 
-    results: the tracks of each frame. times: seconds, per frame. affines: (2, 3) per frame, camera motion from the
-    previous frame's pixels to this frame's; by default none. smooth: replace the existing boxes, too, by smoothed ones.
-    An interpolated box has the score and label of the track's previous box.
+    results: the tracks of each frame, at least one. times: seconds, per frame. affines: (2, 3) per frame, camera motion
+    from the previous frame's pixels to this frame's; by default none. smooth: replace the existing boxes, too, by
+    smoothed ones. An interpolated box has the score and label of the track's previous box.
     """
     affines = list(affines or [identity_affine()] * len(results))
     reversed_affines = [identity_affine(), *(invert_affine(affine) for affine in affines[:0:-1])]
@@ -73,7 +73,7 @@ def _estimates(
     last_frame = {identity: index for index, tracks in enumerate(results) for identity in tracks.ids.tolist()}
     live = Tracks.empty()
     state = motion.initiate(torch.zeros(0, 4), torch.zeros(0))
-    elapsed = [time - previous for time, previous in zip(times, [*times[:1], *times[:-1]], strict=True)]
+    elapsed = [time - previous for time, previous in zip(times, [times[0], *times[:-1]], strict=True)]
     estimates = []
     for index, (observed, seconds, affine) in enumerate(zip(results, elapsed, affines, strict=True)):
         observed = observed[observed.ids.argsort()]

@@ -1,0 +1,80 @@
+"""Weights files: round trips, permissions, and what is refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from track.checkpoint import atomic_write, holds, load, save
+
+
+def linear(inputs: int, outputs: int) -> nn.Linear:
+    return nn.Linear(inputs, outputs)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    first, second = linear(2, 3), linear(4, 1)
+    networks = {"a": (first, {"inputs": 2, "outputs": 3}), "b": (second, {"inputs": 4, "outputs": 1})}
+    return save(tmp_path / "new" / "weights.safetensors", networks)
+
+
+def test_networks_and_options_survive_a_round_trip(file: Path) -> None:
+    torch.manual_seed(0)
+    expected = linear(2, 3)
+    network, options = load(file, "a", linear)
+    assert options == {"inputs": 2, "outputs": 3}
+    assert torch.equal(network.weight, expected.weight)
+    assert torch.equal(network.bias, expected.bias)
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert load(file, "b", linear)[0].weight.shape == (1, 4)
+
+
+def test_a_file_tells_which_networks_it_holds(file: Path) -> None:
+    assert [holds(file, name) for name in ("a", "b", "c")] == [True, True, False]
+    with pytest.raises(ValueError, match=r"the weights of a c, as `grutrack train` writes them \(it has a, b\)"):
+        load(file, "c", linear)
+
+
+def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"no weights")
+    for path in (tmp_path / "x", tmp_path / "absent"):
+        with pytest.raises(ValueError, match=rf"{path}: expected weights, as `grutrack train` writes them"):
+            holds(path, "a")
+        with pytest.raises(ValueError, match=rf"{path}: expected the weights of a a, as `grutrack train` writes them"):
+            load(path, "a", linear)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_weights_have_the_permissions_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        file = save(tmp_path / "w.safetensors", {"a": (linear(1, 1), {"inputs": 1, "outputs": 1})})
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == mode
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("old")
+        assert not path.exists()
+        assert temporary.parent == tmp_path
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("new, but not all of i")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_simultaneous_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a") as first, atomic_write(tmp_path / "a") as second:
+        first.write_text("1")
+        second.write_text("2")
+    assert (tmp_path / "a").read_text() == "1"  # the last to finish
+    assert len(list(tmp_path.iterdir())) == 1
