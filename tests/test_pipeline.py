@@ -71,8 +71,8 @@ class BrightNetwork(torch.nn.Module):
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         self.batch_sizes.append(len(images))
-        found = [bright(Frame((255 * image).round().byte(), 0.0, 1)) for image in images]
-        return [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in found]
+        detections = [bright(Frame((255 * image).round().byte(), 0.0, 1)) for image in images]
+        return [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in detections]
 
 
 def moving_square(count: int = 30, **options: Any) -> Frames:
@@ -84,7 +84,7 @@ def moving_texture(count: int = 6) -> Frames:
 
 
 def values(results: Iterable[TrackedFrame]) -> list[Any]:
-    """Everything that the tracker was told and put out, as plain numbers."""
+    """The input and output of the tracker as plain numbers."""
     return [
         (
             result.frame.number,
@@ -215,8 +215,8 @@ def test_the_source_is_released_when_the_loop_ends_early(is_live: bool) -> None:
 
 def test_an_identity_affine_gives_exactly_the_tracks_of_no_camera_motion() -> None:
     still = values(Pipeline(BrightDetector(), Static(), Tracker())(moving_square()))
-    told = values(Pipeline(BrightDetector(), AffineFile([identity_affine()] * 30), Tracker())(moving_square()))
-    assert told == still
+    identity = values(Pipeline(BrightDetector(), AffineFile([identity_affine()] * 30), Tracker())(moving_square()))
+    assert identity == still
     tracker = Tracker()
     alone = [tracker.update(bright(frame), frame.time) for frame in moving_square()]
     assert [(tracks.ids.tolist(), tracks.boxes.tolist()) for tracks in alone] == [row[5:7] for row in still]

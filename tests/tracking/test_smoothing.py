@@ -54,6 +54,16 @@ def test_gaps_are_filled_where_the_object_was_and_nothing_else_changes(motion: M
         assert torch.equal(after.boxes[rows], before.boxes[order])
 
 
+def test_an_untrained_network_smooths_exactly_as_the_kalman_filter_that_it_is() -> None:
+    results = tracked_video(range(15, 24), noise=2.0)
+    for kalman, network in zip(
+        interpolate(results, TIMES, Kalman(), smooth=True),
+        interpolate(results, TIMES, RecurrentMotion().eval(), smooth=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(kalman.boxes, network.boxes, rtol=0, atol=1e-3)
+
+
 def test_an_interpolated_box_has_the_score_and_label_of_the_tracks_previous_box() -> None:
     results = [Tracks.from_rows([[0, 0, 10, 20, score, label, 1]]) for score, label in ((0.5, 1), (0.75, 3))]
     filled = interpolate([results[0], Tracks.empty(), results[1]], TIMES[:3], Kalman())
