@@ -13,7 +13,7 @@ from typing import Protocol
 
 from track.detection.source import DetectionSource, PrecomputedDetections
 from track.formats.mot import read_detections
-from track.media.sources import SequenceSource, VideoSource, prefetch
+from track.media.sources import ImageFolder, SequenceSource, VideoFile, VideoSource, prefetch
 from track.structures import Detections, Frame, Observation, TrackedFrame
 from track.tracking.camera_motion import AffineFile, CameraMotion, OpticalFlow, Static
 from track.tracking.tracker import Tracker
@@ -69,7 +69,8 @@ class Pipeline:
 
     def step(self, frame: Frame) -> TrackedFrame:
         """Track one more frame of a video whose frames are pushed instead of pulled."""
-        return next(self._track(*pair) for pair in self.detections.detect([frame]))
+        ((_, detections),) = self.detections.detect([frame])
+        return self._track(frame, detections)
 
     def reset(self) -> None:
         """Forget the video so far: the next frame is the first of another one."""
@@ -109,6 +110,7 @@ def detections_from_file(file: str, source: VideoSource) -> PrecomputedDetection
         return PrecomputedDetections(source.sequence.detections(file))
     if source.frame_count is None:
         raise ValueError(f"detections: {source.name} does not say how many frames it has, expected a file or folder")
-    beside = getattr(source, "footage", Path()).parent / file
-    path = beside if beside.is_file() else Path(file)
+    path = Path(file)
+    if isinstance(source, VideoFile | ImageFolder) and (source.footage.parent / file).is_file():
+        path = source.footage.parent / file
     return PrecomputedDetections(read_detections(path, source.frame_count))

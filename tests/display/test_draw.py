@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from track.display.draw import Trails, TrajectoryImage, colour_of, draw, draw_heat, draw_regions, draw_text
-from track.evaluation.plots import plot_curves
-from track.media.images import read_image
 from track.structures import Tracks
 
 IMAGE = torch.full((3, 120, 160), 90, dtype=torch.uint8)
@@ -104,9 +100,3 @@ def test_heat_is_red_at_the_maximum_and_the_image_is_dimmed_elsewhere() -> None:
     red, green, blue = image[:, 65, 85].tolist()
     assert red > 2 * max(green, blue)
     assert tuple(image[:, 5, 5].tolist()) == (63, 63, 63)
-
-
-def test_curves_are_drawn_from_lightnings_csv(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss,val/map\n0,0,3.0,\n0,1,2.0,\n0,1,,0.5\n")
-    plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
-    assert read_image(tmp_path / "curves.png").float().std() > 5

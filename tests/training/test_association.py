@@ -46,3 +46,10 @@ def test_a_checkpoint_restores_both_networks_and_trains_the_association(tmp_path
     assert module.network.options["hidden"] == 16
     assert all(weight.requires_grad for weight in module.network.parameters())
     assert not any(weight.requires_grad for weight in module.motion.parameters())
+
+
+def test_validation_of_a_network_that_starts_no_track_is_scored_without_calibration(tmp_path: Path) -> None:
+    module = small_module(tmp_path)
+    module.tracked = {"a": (walkers().truth, [])}
+    module.on_validation_epoch_end()
+    assert module.tables == module.tracked == {}

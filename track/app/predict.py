@@ -123,6 +123,8 @@ def detection_source(
     """The detections of a source: a file's, an earlier run's into the same output, or the detector's."""
     if detector is None:
         return detections_from_file(str(cfg.detections), source)
+    if not source.footage.exists():  # an address, whose content may change unseen
+        return detector
     file = Path(str(cfg.output_dir)) / source.name / "det" / f"{detector.name}.txt"
     cached = CachedDetector(detector, file, source.footage, source.selection)
     if not cached.needs_pixels:

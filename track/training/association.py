@@ -83,10 +83,11 @@ class AssociationModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log val/hota, val/idf1 and val/mota over the held-out sequences, and val/calibration of the matches."""
-        for name, pairs in zip(PROBABILITIES, zip(*self.outcomes, strict=True), strict=True):
-            confidence, observed = (torch.cat(column) for column in zip(*pairs, strict=True))
-            self.tables[name] = reliability(confidence, observed)
-        self.log("val/calibration", calibration_error(self.tables[PROBABILITIES[0]]))
+        if self.outcomes:  # a network that has hardly learned may start no track, and then there is no match to predict
+            for name, pairs in zip(PROBABILITIES, zip(*self.outcomes, strict=True), strict=True):
+                confidence, observed = (torch.cat(column) for column in zip(*pairs, strict=True))
+                self.tables[name] = reliability(confidence, observed)
+            self.log("val/calibration", calibration_error(self.tables[PROBABILITIES[0]]))
         figures = evaluate_tracking(self.tracked).loc[OVERALL]
         self.log_dict({f"val/{name.lower()}": float(figures[name]) for name in ("HOTA", "IDF1", "MOTA")}, prog_bar=True)
         self.outcomes = []
