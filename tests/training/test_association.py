@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.training.test_recording import walkers
@@ -48,6 +49,7 @@ def test_a_checkpoint_restores_both_networks_and_trains_the_association(tmp_path
     assert not any(weight.requires_grad for weight in module.motion.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to .self.log")
 def test_validation_of_a_network_that_starts_no_track_is_scored_without_calibration(tmp_path: Path) -> None:
     module = small_module(tmp_path)
     module.tracked = {"a": (walkers().truth, [])}

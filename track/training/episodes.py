@@ -82,13 +82,13 @@ class EpisodeDataModule(lightning.LightningDataModule):
         """Read every sequence, once. Raises ValueError where none is left to train on."""
         if self.groups:
             return
-        found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
-        held_out = [sequence for group in found for sequence in self._held_out(group)]
+        by_root = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
+        held_out = [sequence for group in by_root for sequence in self._held_out(group)]
         self.held_out_sequences = [LabelledSequence(sequence, self.detections) for sequence in held_out]
         paths = {sequence.path for sequence in held_out}
         groups = [
             [LabelledSequence(one, self.detections, in_sample) for one in group if one.path not in paths]
-            for group, in_sample in zip(found, self.in_sample, strict=True)
+            for group, in_sample in zip(by_root, self.in_sample, strict=True)
         ]
         self.groups = [group for group in groups if group]
         if not self.groups:

@@ -140,11 +140,11 @@ class TrajectoryDataModule(lightning.LightningDataModule):
         """Read every sequence, once. Raises ValueError unless there are some to train on and others to validate on."""
         if self.held_out_sequences:
             return
-        found = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
-        self.held_out_sequences = [sequence for group in found for sequence in self._held_out(group)]
+        by_root = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
+        self.held_out_sequences = [sequence for group in by_root for sequence in self._held_out(group)]
         train = [
             trajectory
-            for group, in_sample in zip(found, self.in_sample, strict=True)
+            for group, in_sample in zip(by_root, self.in_sample, strict=True)
             for sequence in group
             if sequence not in self.held_out_sequences
             for trajectory in read_trajectories(sequence, self.detections, in_sample)
