@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
+from importlib import import_module
+from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +35,8 @@ class Frame:
 class Detections:
     """Boxes detected in one frame.
 
-    boxes: (N, 4) float32, xyxy pixels, 0-based. scores: (N,) float32. labels: (N,) int64.
-    Raises ValueError for other types or shapes.
+    boxes: (N, 4) float32, xyxy pixels, 0-based. scores: (N,) float32, from 0 to 1. labels: (N,) int64.
+    Raises ValueError for other types or shapes; `from_numpy` converts.
     """
 
     boxes: Tensor
@@ -57,8 +59,17 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, rows: Tensor | slice) -> Self:
+    def __getitem__(self, rows: Tensor | slice | int) -> Self:
+        """The chosen rows; an integer gives one row, which is still a table of rows."""
+        if isinstance(rows, int):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"row {rows}: expected one of {len(self)}")
+            rows = slice(rows % len(self), rows % len(self) + 1)
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def __iter__(self) -> Iterator[Self]:
+        """The rows one by one, each a table of one row."""
+        return (self[row] for row in range(len(self)))
 
     @classmethod
     def empty(cls) -> Self:
@@ -73,20 +84,103 @@ class Detections:
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[float]]) -> Self:
         """Build from rows of x1, y1, x2, y2, score, label (and, for `Tracks`, id)."""
-        table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4 + len(fields(cls)) - 1)
+        names = [field.name for field in fields(cls) if field.default is MISSING]
+        table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3 + len(names))
         columns = [table[:, 4].float(), *(column.long() for column in table[:, 5:].T)]
         return cls(table[:, :4].float(), *columns)
+
+    @classmethod
+    def from_numpy(cls, boxes: Any, scores: Any = 1.0, labels: Any = 1) -> Self:
+        """Build from arrays, tensors or nested lists of any numeric type; a single score or label is for every row.
+
+        boxes: (N, 4) xyxy pixels, or empty. scores: (N,). labels: (N,), whole numbers.
+        Raises ValueError for other shapes, for labels that are not whole numbers, and for what is not numeric.
+        """
+        table = _numeric("boxes", boxes)
+        table = table.reshape(0, 4) if table.size == 0 else table
+        count = len(table) if table.ndim else 0
+        columns = {"scores": _numeric("scores", scores), "labels": _numeric("labels", labels)}
+        if not np.equal(columns["labels"], np.round(columns["labels"])).all():
+            raise ValueError("labels: expected whole numbers")
+        columns = {name: np.full(count, column) if column.ndim == 0 else column for name, column in columns.items()}
+        return cls(
+            torch.from_numpy(table.astype(np.float32)),
+            torch.from_numpy(columns["scores"].astype(np.float32)),
+            torch.from_numpy(columns["labels"].astype(np.int64)),
+        )
+
+    @classmethod
+    def from_supervision(cls, detections: Any) -> Self:
+        """Build from `supervision.Detections`: absent confidences are 1, absent classes 1."""
+        scores = 1.0 if detections.confidence is None else detections.confidence
+        labels = 1 if detections.class_id is None else detections.class_id
+        return cls.from_numpy(detections.xyxy, scores, labels)
+
+    def to_supervision(self, source: Any = None) -> Any:
+        """As `supervision.Detections`, with `tracker_id` for `Tracks`.
+
+        source: the `supervision.Detections` that the tracks were made from; its masks, classes and data are kept.
+        Raises ValueError if supervision is not installed.
+        """
+        supervision = _import("supervision")
+        ids = self.ids.numpy() if isinstance(self, Tracks) else None
+        if source is None or not isinstance(self, Tracks):
+            return supervision.Detections(
+                xyxy=self.boxes.numpy(), confidence=self.scores.numpy(), class_id=self.labels.numpy(), tracker_id=ids
+            )
+        result = source[self.detection_rows.numpy()]
+        result.xyxy = self.boxes.numpy()
+        result.tracker_id = ids
+        return result
+
+    def to_pandas(self) -> Any:
+        """As a `pandas.DataFrame` with the columns x1, y1, x2, y2, score, label, and id for `Tracks`."""
+        pandas = _import("pandas")
+        columns = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T.tolist(), strict=True))
+        columns |= {"score": self.scores.tolist(), "label": self.labels.tolist()}
+        if isinstance(self, Tracks):
+            columns |= {"id": self.ids.tolist(), "detection_row": self.detection_rows.tolist()}
+        return pandas.DataFrame(columns)
 
 
 def _type_name(column: object) -> str:
     return str(column.dtype) if isinstance(column, Tensor) else type(column).__name__
 
 
+def _numeric(name: str, values: Any) -> np.ndarray:
+    """(...) float64 array of numbers. Raises ValueError, naming the column, for anything else."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected numbers, got {type(values).__name__}") from error
+    return array
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{name} is missing: pip install {name}") from error
+
+
 @dataclass(frozen=True)
 class Tracks(Detections):
-    """Boxes with identities in one frame: ground truth and tracker output alike. ids: (N,) int64."""
+    """Boxes with identities in one frame: ground truth and tracker output alike.
+
+    ids: (N,) int64. detection_rows: (N,) int64, the row of the given detections that each box came from, so that masks,
+    keypoints or any other data of a detection stay attached to its track; -1 for a box without one: ground truth, and
+    tracks that are reported while they are hidden.
+    """
 
     ids: Tensor
+    detection_rows: Tensor = cast(Tensor, None)  # by default -1 for every row
+
+    def __post_init__(self) -> None:
+        if self.detection_rows is None:
+            object.__setattr__(self, "detection_rows", torch.full((len(self.boxes),), -1))
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

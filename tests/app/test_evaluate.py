@@ -54,7 +54,7 @@ def test_the_table_and_the_csv_hold_the_same_official_figures(evaluate: Evaluate
     assert table.IDSW.tolist() == [2, 2, 4]
     assert table.FN.tolist() == [0, 1, 1]
     for name, *row in table.itertuples(index=False):
-        shown = [f"{value:.2f}" for value in row[:5]] + [str(value) for value in row[5:]]
+        shown = [f"{value:.2f}" if isinstance(value, float) else str(value) for value in row]
         assert [name, *shown] in [line.split() for line in printed.splitlines()]
 
 
@@ -105,6 +105,111 @@ def test_every_refusal_is_one_line_that_says_what_was_expected(
     assert refused.code == 1
     assert refused.err.count("\n") == 1
     assert expected in refused.err
+
+
+def write_class_scene(folder: Path, truth: str, results: str, labels: str = "") -> None:
+    """A sequence `own` and its results, from rows with `FRAME` in place of the frame number, and gt/labels.txt."""
+    for file, rows in (("own/own/gt/gt.txt", truth), ("results/own.txt", results)):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("".join(rows.replace("FRAME", str(number)) for number in range(1, LENGTH + 1)))
+    size = f"frameRate=10\nseqLength={LENGTH}\nimWidth=640\nimHeight=480\n"
+    (folder / "own/own/seqinfo.ini").write_text(f"[Sequence]\nname=own\n{size}")
+    if labels:
+        (folder / "own/own/gt/labels.txt").write_text(labels)
+
+
+THREE_CLASSES = "".join(f"FRAME,{k},{100 * k},100,40,100,1,{k},1\n" for k in (1, 2, 3))
+THREE_RESULTS = "".join(f"FRAME,{k + 5},{100 * k},100,40,100,0.9,{k - 1},-1,-1\n" for k in (1, 2, 3))
+REGION = "FRAME,0,0,0,200,100,0,0,0,0\n"
+
+
+@pytest.mark.parametrize("label", [2, 7, 8, 12])
+def test_classes_of_cvat_are_scored_without_the_distractor_rule(evaluate: Evaluate, folder: Path, label: int) -> None:
+    names = "car\nperson\n" if label == 2 else ""
+    truth, results = f"FRAME,1,399,182,121,229,1,{label},1.0\n", "FRAME,4,399,182,121,229,0.9,-1,-1,-1\n"
+    write_class_scene(folder, truth, results, names)
+    done = evaluate("ground_truth=own")
+    assert done.code == 0, done.err
+    assert pd.read_csv(folder / "out/metrics.csv").HOTA.tolist() == [100, 100]
+    counted = "person" if names else f"class {label}"
+    lines = [line for line in done.out.splitlines() if line.startswith("scored: ")]
+    assert [line.endswith(f"all results count as {counted}") for line in lines] == [True]
+
+
+def test_several_classes_have_a_row_each_and_their_mean(evaluate: Evaluate, folder: Path) -> None:
+    write_class_scene(folder, THREE_CLASSES, THREE_RESULTS)
+    done = evaluate("ground_truth=own", "plots=true")
+    table = pd.read_csv(folder / "out/metrics.csv", index_col="sequence")
+    assert table.index.tolist() == ["own", "class 1", "class 2", "class 3", "MEAN", "OVERALL"]
+    assert table.HOTA.tolist() == table.MOTA.tolist() == [100] * 6
+    assert "label 0 of the results is class 1" in done.out
+    assert (folder / "out/own class 2.png").is_file()
+    evaluate("ground_truth=own", "evaluator=motmetrics")
+    summary = pd.read_csv(folder / "out/metrics-motmetrics.csv", index_col="sequence")
+    assert summary.index.tolist() == ["own class 1", "own class 2", "own class 3", "OVERALL"]
+    assert summary.mota.tolist() == [1] * 4
+
+
+def test_names_of_result_classes_are_read_beside_the_results(evaluate: Evaluate, folder: Path) -> None:
+    write_class_scene(folder, THREE_CLASSES, THREE_RESULTS.replace(",0,-1,-1", ",4,-1,-1"), "car\nvan\nbus\n")
+    (folder / "results/labels.txt").write_text("van\nbus\nbee\ncar\n")
+    evaluate("ground_truth=own")
+    table = pd.read_csv(folder / "out/metrics.csv", index_col="sequence")
+    assert table.HOTA[["class car", "class van", "class bus"]].tolist() == [100] * 3
+
+
+def test_predictions_in_ignored_regions_do_not_count(evaluate: Evaluate, folder: Path) -> None:
+    truth = REGION + REGION + "FRAME,1,500,300,40,80,1,1,0,0\n"
+    write_class_scene(folder, truth, "FRAME,1,500,300,40,80,0.9\nFRAME,2,20,10,40,80,0.9\n")
+    evaluate("ground_truth=own")
+    table = pd.read_csv(folder / "out/metrics.csv")
+    assert table.HOTA.tolist() == table.MOTA.tolist() == [100, 100]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["classes=bus"], "classes: expected some of the ground truth's (car, van), got bus"),
+        (["protocol=motchallenge"], "expected boxes of class 1 (pedestrian) with a flag (column 7) other than 0"),
+        (["protocol=mot"], "protocol: expected one of auto, motchallenge, plain, got mot"),
+        ([], "expected results of a class of the ground truth (car, van), got bee"),
+    ],
+)
+def test_a_class_that_is_missing_is_refused_with_those_that_exist(
+    evaluate: Evaluate, folder: Path, options: list[str], expected: str
+) -> None:
+    rows = "".join(f"FRAME,{k},{100 * k},100,40,100,1,{k},1\n" for k in (2, 3))
+    write_class_scene(folder, rows, THREE_RESULTS.splitlines(keepends=True)[0], "bee\ncar\nvan\n")
+    (folder / "results/own.txt").write_text("1,1,0,0,5,5,0.9,-1,-1,-1\n")
+    refused = evaluate("ground_truth=own", *options)
+    assert refused.code == 1
+    assert refused.err.count("\n") == 1
+    assert expected in refused.err
+
+
+@pytest.mark.data
+def test_tud_campus_as_exported_by_cvat_has_the_score_of_the_original(
+    evaluate: Evaluate, folder: Path, track_data: Path
+) -> None:
+    source = track_data / "MOT15/train/TUD-Campus"
+    rows = [line.split(",")[:6] for line in (source / "gt/gt.txt").read_text().split()]
+    for name, file, end in (("cvat", "cvat/TUD-Campus", "1,2,1.0"), ("mot", "mot/TUD-Campus", "1,-1,-1,-1")):
+        (folder / file / "gt").mkdir(parents=True)
+        (folder / file / "gt/gt.txt").write_text("".join(f"{','.join(row)},{end}\n" for row in rows))
+        (folder / file / "seqinfo.ini").write_text((source / "seqinfo.ini").read_text())
+        if name == "cvat":
+            (folder / file / "gt/labels.txt").write_text("car\nperson\n")
+    detections = [line for line in (source / "det/frcnn.txt").read_text().split() if float(line.split(",")[6]) > 0.9]
+    (folder / "results/TUD-Campus.txt").write_text(  # numbered within each frame
+        "".join(f"{one.split(',')[0]},{k},{','.join(one.split(',')[2:7])}\n" for k, one in enumerate(detections))
+    )
+    tables = []
+    for root in ("cvat", "mot", str(source.parent)):
+        evaluate(f"ground_truth={root}", "sequences=[TUD-Campus]")
+        tables.append(pd.read_csv(folder / "out/metrics.csv"))
+    pd.testing.assert_frame_equal(tables[0], tables[2])
+    pd.testing.assert_frame_equal(tables[1], tables[2])
+    assert tables[0].DetA[0] > 40
 
 
 def test_detections_alone_are_scored(streets: Path, tmp_path: Path, call: Call) -> None:

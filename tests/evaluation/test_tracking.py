@@ -34,35 +34,54 @@ TWO = scene(*[{1: 0, 2: 100}] * 4)
 FIVE = scene(*[{1: 0, 2: 100}] * 5)
 NOTHING = scene(*[{}] * 4)
 
-SCENES = {
-    "perfect, ids from 0": (ONE, scene(*[{0: 0}] * 4), [100, 100, 100, 100, 100, 0, 0, 0, 0, 1, 0]),
-    "one switch": (ONE, scene({5: 0}, {5: 0}, {6: 0}, {6: 0}), [50**0.5 * 10, 100, 50, 75, 50, 1, 0, 0, 0, 1, 0]),
+SCENES = {  # HOTA, DetA, AssA, MOTA, IDF1; IDSW, FP, FN, Frag, MT, ML; AssPr, AssRe, Short, IDs
+    "perfect, ids from 0": (ONE, scene(*[{0: 0}] * 4), [*[100] * 5, 0, 0, 0, 0, 1, 0, 100, 100, 1, 1]),
+    "one switch": (
+        ONE,
+        scene({5: 0}, {5: 0}, {6: 0}, {6: 0}),
+        [50**0.5 * 10, 100, 50, 75, 50, 1, 0, 0, 0, 1, 0, 100, 50, 2, 2],
+    ),
+    "an id that comes back counts once": (
+        ONE,
+        scene({5: 0}, {6: 0}, {5: 0}, {6: 0}),
+        [50**0.5 * 10, 100, 50, 25, 50, 3, 0, 0, 0, 1, 0, 100, 50, 2, 2],
+    ),
+    "one track covers two objects": (
+        scene({1: 0}, {1: 0}, {2: 0}, {2: 0}),
+        scene(*[{5: 0}] * 4),
+        [50**0.5 * 10, 100, 50, 100, 50, 0, 0, 0, 0, 2, 0, 50, 100, 1, 1],
+    ),
+    "a track of five frames is not short": (FIVE, FIVE, [*[100] * 5, 0, 0, 0, 0, 2, 0, 100, 100, 0, 1]),
     "one miss fragments": (
         TWO,
         scene({5: 0, 6: 100}, {6: 100}, {5: 0, 6: 100}, {5: 0, 6: 100}),
-        [100 * 0.78125**0.5, 87.5, 625 / 7, 87.5, 1400 / 15, 0, 0, 1, 1, 1, 0],
+        [100 * 0.78125**0.5, 87.5, 625 / 7, 87.5, 1400 / 15, 0, 0, 1, 1, 1, 0, 100, 625 / 7, 2, 1],
     ),
     "a miss in a frame without any prediction is no fragment": (
         ONE,
         scene({5: 0}, {}, {5: 0}, {5: 0}),
-        [75, 75, 75, 75, 600 / 7, 0, 0, 1, 0, 0, 0],
+        [75, 75, 75, 75, 600 / 7, 0, 0, 1, 0, 0, 0, 100, 75, 1, 1],
     ),
     "one false positive": (
         ONE,
         scene({5: 0}, {5: 0, 6: 50}, {5: 0}, {5: 0}),
-        [100 * 0.8**0.5, 80, 100, 75, 800 / 9, 0, 1, 0, 0, 1, 0],
+        [100 * 0.8**0.5, 80, 100, 75, 800 / 9, 0, 1, 0, 0, 1, 0, 100, 100, 2, 1],
     ),
-    "nothing predicted": (ONE, NOTHING, [0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 1]),
-    "no frame predicted": (ONE, [], [0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 1]),
-    "nothing there": (NOTHING, ONE, [0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]),
-    "nothing at all": (NOTHING, NOTHING, [0] * 11),
-    "disjoint": (ONE, scene(*[{5: 50}] * 4), [0, 0, 0, -100, 0, 0, 4, 4, 0, 0, 1]),
+    "nothing predicted": (ONE, NOTHING, [0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 1, 0, 0, 0, 0]),
+    "no frame predicted": (ONE, [], [0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 1, 0, 0, 0, 0]),
+    "nothing there": (NOTHING, ONE, [0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 1, 0]),
+    "nothing at all": (NOTHING, NOTHING, [0] * 15),
+    "disjoint": (ONE, scene(*[{5: 50}] * 4), [0, 0, 0, -100, 0, 0, 4, 4, 0, 0, 1, 0, 0, 1, 0]),
     "exactly 80 % is not mostly tracked": (
         scene(*[{1: 0}] * 5),
         scene(*[{5: 0}] * 4),
-        [80, 80, 80, 80, 800 / 9, 0, 0, 1, 0, 0, 0],
+        [80, 80, 80, 80, 800 / 9, 0, 0, 1, 0, 0, 0, 100, 80, 1, 1],
     ),
-    "flag 0 is not scored": (overlay(ONE, scene(*[{2: 50}] * 4, flag=0)), ONE, [100] * 5 + [0, 0, 0, 0, 1, 0]),
+    "flag 0 is not scored": (
+        overlay(ONE, scene(*[{2: 50}] * 4, flag=0)),
+        ONE,
+        [*[100] * 5, 0, 0, 0, 0, 1, 0, 100, 100, 1, 1],
+    ),
 }
 
 
@@ -101,6 +120,22 @@ def test_an_iou_of_exactly_one_half_is_a_match():
 def test_a_box_without_area_overlaps_nothing():
     point = [Tracks.from_rows([[3, 3, 3, 3, 1, 1, 1]])]
     assert evaluate_tracking({"one": (point, point)}).loc["one", ["FP", "FN"]].tolist() == [1, 1]
+
+
+def test_an_object_has_at_most_one_id_more_than_its_switches():
+    torch.manual_seed(0)
+    truth = scene(*[{1: 0, 2: 100, 3: 200}] * 30)
+    predictions = [Tracks(f.boxes, f.scores, f.labels, torch.randperm(6)[:3]) for f in truth]
+    row = evaluate_tracking({"one": (truth, predictions)}).loc["one"]
+    assert 1 < row.IDs <= 6
+    assert row.IDs <= 1 + row.IDSW / 3
+
+
+def test_flicker_of_all_sequences_is_of_their_summed_counts():
+    pairs = {"switch": SCENES["one switch"][:2], "two": (TWO, TWO), "false": SCENES["nothing there"][:2]}
+    table = evaluate_tracking(pairs)
+    assert table.Short.tolist() == [2, 2, 1, 5]
+    torch.testing.assert_close(table.IDs.tolist(), [2.0, 1.0, 0.0, 4 / 3])
 
 
 def test_renaming_ids_and_shuffling_rows_change_nothing():
@@ -170,7 +205,8 @@ def test_scores_agree_with_trackeval_on_files_of_mot17(track_data, tmp_path):
 
 def assert_agree(ours: pd.DataFrame, oracle: pd.DataFrame):
     assert set(ours.index) == set(oracle.index)
-    pd.testing.assert_frame_equal(ours, oracle.loc[ours.index], check_dtype=False, rtol=0, atol=1e-4)
+    scores = ours.drop(columns=["Short", "IDs"])
+    pd.testing.assert_frame_equal(scores, oracle.loc[ours.index], check_dtype=False, rtol=0, atol=1e-4)
 
 
 def assert_related(ours: pd.DataFrame, motmetrics_own: pd.DataFrame):
@@ -229,5 +265,6 @@ def trackeval_over_files(truth: Path, location: str, results: Path, lengths: dic
         hota, clear, identity = (result["pedestrian"][family] for family in ("HOTA", "CLEAR", "Identity"))
         percentages = [hota["HOTA"].mean(), hota["DetA"].mean(), hota["AssA"].mean(), clear["MOTA"], identity["IDF1"]]
         counts = [clear[key] for key in ("IDSW", "CLR_FP", "CLR_FN", "Frag", "MT", "ML")]
-        rows[OVERALL if name == "COMBINED_SEQ" else name] = [*(100 * value for value in percentages), *counts]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=METRICS)
+        purity = [100 * hota["AssPr"].mean(), 100 * hota["AssRe"].mean()]
+        rows[OVERALL if name == "COMBINED_SEQ" else name] = [*(100 * value for value in percentages), *counts, *purity]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=METRICS[:-2])

@@ -5,15 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from track.formats.mot import (
+    MotSequence,
     considered_pedestrians,
     distractor_classes,
     find_sequences,
     image_files,
+    image_numbers,
+    is_ignored_region,
     read_affines,
     read_detections,
+    read_sequence,
     read_tracks,
+    sequence_folders,
     write_detections,
     write_tracks,
 )
@@ -231,3 +237,177 @@ def test_an_error_while_writing_leaves_the_old_results(tmp_path: Path) -> None:
         write_tracks(tmp_path / "a.txt", broken())
     assert len(read_tracks(tmp_path / "a.txt", 1)[0]) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def put_images(folder: Path, numbers: list[int]) -> None:
+    folder.mkdir(parents=True)
+    for number in numbers:
+        Image.new("RGB", (64, 48)).save(folder / f"{number:06d}.jpg")
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        ("1,-1,103,100,40,100,0.9,0\n1,-1,203,100,40,100,0.9,1\n1,-1,303,100,40,100,0.9,2\n", [0, 1, 2]),
+        ("1,-1,340.8,79.5,87.7,244.3,0.998\n", [1]),
+        ("1,-1,340.8,79.5,87.7,244.3,0.998,-1,-1,-1\n", [1]),
+        ("1,-1,340.8,79.5,87.7,244.3,0.998,4.387,2.78,0\n", [1]),  # MOT15's world coordinates
+        ("1,-1,340.8,79.5,87.7,244.3,0.998,4,2,0\n", [1]),  # the same in whole metres
+        ("1,-1,1,1,5,5,0.9,2,-1,-1\n1,-1,9,1,5,5,0.9,-1,-1,-1\n", [2, 1]),  # this program's files
+        ("1,-1,1,1,5,5,0.9,10000000\n", [10_000_000]),
+    ],
+)
+def test_labels_are_the_classes_in_column_8_and_never_coordinates(tmp_path: Path, rows: str, labels: list[int]) -> None:
+    assert read_detections(put(tmp_path, rows), 1)[0].labels.tolist() == labels
+    results = "".join(f"{row.replace(',-1', f',{k}', 1)}\n" for k, row in enumerate(rows.splitlines()))
+    assert read_tracks(put(tmp_path, results), 1)[0].labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ("1,1,399,182,121,229,1,2,1.0", 2),  # CVAT
+        ("1,1,399,182,121,229,1,2,1.0,-1", 2),
+        ("1,1,399,182,121,229,1,4,0,1", 4),  # VisDrone: class, truncation, occlusion
+        ("1,9,499,158,31.03,75.17,1,-4.1554,-7.3591,0", 1),  # MOT15
+        ("1,9,499,158,31.03,75.17,1,4.1554,0.3591,0", 1),
+    ],
+)
+def test_ground_truth_of_nine_or_ten_columns_may_have_a_class(tmp_path: Path, row: str, label: int) -> None:
+    assert read_tracks(put(tmp_path, row), 1, truth=True)[0].labels.tolist() == [label]
+
+
+@pytest.mark.parametrize("label", ["1.5", "-2", "1e300"])
+def test_a_class_that_is_no_whole_number_is_refused_with_its_line(tmp_path: Path, label: str) -> None:
+    with pytest.raises(ValueError, match=r"rows.txt, line 2: expected a class in column 8"):
+        read_detections(put(tmp_path, f"1,-1,1,1,5,5,1,1\n1,-1,1,1,5,5,1,{label}\n"), 1)
+
+
+def test_results_keep_their_classes_and_label_1_is_written_as_before(tmp_path: Path) -> None:
+    write_tracks(tmp_path / "a.txt", [Tracks.from_rows([[0, 0, 1, 1, 1, k, k] for k in (0, 1, 3)])])
+    assert [row.split(",")[7:] for row in (tmp_path / "a.txt").read_text().splitlines()] == [
+        ["0", "-1", "-1"],
+        ["-1", "-1", "-1"],
+        ["3", "-1", "-1"],
+    ]
+    assert read_tracks(tmp_path / "a.txt", 1)[0].labels.tolist() == [0, 1, 3]
+
+
+def test_regions_to_be_ignored_are_rows_of_class_0_that_may_share_an_id(tmp_path: Path) -> None:
+    rows = "1,0,0,0,200,100,0,0,0,0\n1,0,300,0,200,100,0,0,0,0\n1,5,10,10,20,40,1,1,0,0\n"
+    (truth,) = read_tracks(put(tmp_path, rows), 1, truth=True)
+    assert is_ignored_region(truth).tolist() == [True, True, False]
+    assert considered_pedestrians(truth).ids.tolist() == [5]
+
+
+def test_cvats_export_is_a_sequence_with_label_names(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    (folder / "gt").mkdir(parents=True)
+    (folder / "gt/labels.txt").write_text("car\nperson\n")
+    (folder / "gt/gt.txt").write_text("1,1,399,182,121,229,1,2,1.0\n7,1,399,182,121,229,1,2,1.0\n")
+    (sequence,) = find_sequences(tmp_path)
+    assert (sequence.name, len(sequence), sequence.frame_rate, sequence.has_seqinfo) == ("export", 7, 30.0, False)
+    assert (sequence.width, sequence.height) == (519, 410)
+    assert sequence.label_names() == {1: "car", 2: "person"}
+    assert sequence.truth()[6].labels.tolist() == [2]
+    assert find_sequences(folder) == [sequence]
+
+
+def test_a_sequence_without_labels_txt_has_no_label_names(tmp_path: Path) -> None:
+    assert read_sequence(make_sequence(tmp_path)).label_names() is None
+
+
+def test_images_without_seqinfo_are_a_sequence_of_their_number_and_size(tmp_path: Path) -> None:
+    put_images(tmp_path / "a" / "img1", [1, 2, 3])
+    (sequence,) = find_sequences(tmp_path)
+    assert (len(sequence), sequence.frame_rate, sequence.width, sequence.height) == (3, 30.0, 64, 48)
+    assert [file.name for file in sequence.images() or []] == ["000001.jpg", "000002.jpg", "000003.jpg"]
+
+
+def test_a_video_beside_ground_truth_gives_length_rate_and_size(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    make_sequence(tmp_path, **{"gt/gt.txt": "2,1,1,1,5,5,1,1,1\n"})
+    (tmp_path / "a" / "seqinfo.ini").unlink()
+    with av.open(str(tmp_path / "a" / "film.mkv"), "w") as container:  # mkv does not state its number of frames
+        stream = container.add_stream("mpeg4", 12)
+        stream.width, stream.height = 64, 48
+        for _ in range(9):
+            container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        container.mux(stream.encode(None))
+    sequence = read_sequence(tmp_path / "a")
+    assert (len(sequence), sequence.frame_rate, sequence.width, sequence.height) == (9, 12.0, 64, 48)
+    assert [len(frame) for frame in sequence.truth()] == [0, 1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_the_number_in_an_images_name_is_the_frames_if_there_are_gaps(tmp_path: Path) -> None:
+    numbers = [*range(1, 10), *range(20, 41)]
+    put_images(tmp_path / "a" / "img1", numbers)
+    (sequence,) = find_sequences(tmp_path)
+    assert len(sequence) == 40
+    files = sequence.images() or []
+    assert [number for number, file in enumerate(files, 1) if file.is_file()] == numbers
+    assert files[19].name == "000020.jpg"
+    assert image_numbers(image_files(tmp_path / "a" / "img1")) == numbers
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0.jpg", "1.jpg"],
+        ["100.jpg", "101.jpg"],
+        ["a.jpg", "b.jpg"],
+        ["0.jpg", "7.jpg"],
+        ["20260101.jpg", "20260203.jpg"],
+    ],
+)
+def test_images_without_gaps_or_from_0_are_numbered_in_order(names: list[str]) -> None:
+    assert image_numbers([Path(name) for name in names]) == [1, 2]
+
+
+def test_gaps_beyond_the_stated_length_are_refused(tmp_path: Path) -> None:
+    make_sequence(tmp_path, length=3)
+    put_images(tmp_path / "a" / "img1", [1, 2, 9])
+    with pytest.raises(ValueError, match=r"img1: images are numbered up to 9 with gaps, expected seqLength=9"):
+        read_sequence(tmp_path / "a").images()
+
+
+def test_images_that_end_before_the_sequence_are_refused(tmp_path: Path) -> None:
+    make_sequence(tmp_path, length=5)
+    put_images(tmp_path / "a" / "img1", [1, 2, 3])
+    with pytest.raises(ValueError, match=r"img1: expected 5 frames as seqinfo.ini says, found 3"):
+        read_sequence(tmp_path / "a").images()
+
+
+@pytest.mark.parametrize("key", ["seqLength", "imWidth"])
+def test_a_number_in_seqinfo_that_would_size_memory_is_refused(tmp_path: Path, key: str) -> None:
+    ini = INI.format(length=5).replace(f"{key}=", f"{key}=9999999")
+    with pytest.raises(ValueError, match=rf"seqinfo.ini: {key}: expected at most"):
+        read_sequence(make_sequence(tmp_path, **{"seqinfo.ini": ini}))
+
+
+def test_a_frame_number_that_would_size_memory_is_refused(tmp_path: Path) -> None:
+    make_sequence(tmp_path, **{"gt/gt.txt": "99999999999,1,1,1,5,5,1,1,1\n"})
+    (tmp_path / "a" / "seqinfo.ini").unlink()
+    with pytest.raises(ValueError, match=r"gt.txt, line 1: expected a frame number from 1 to"):
+        read_sequence(tmp_path / "a")
+
+
+def test_a_sequence_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected seqinfo.ini, img1/, a video, gt/gt.txt or det/"):
+        read_sequence(tmp_path)
+
+
+def test_real_sequences_are_read_as_before(track_data: Path) -> None:
+    sequence = read_sequence(track_data / "MOT15/train/TUD-Campus")
+    assert isinstance(sequence, MotSequence)
+    assert {label for frame in sequence.truth() for label in frame.labels.tolist()} == {1}
+    (kitti,) = find_sequences(track_data / "KITTI", names=["0000"])
+    assert {label for frame in kitti.detections("det/permatrack.txt") for label in frame.labels.tolist()} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("videos", "count"), [(["a.mp4"], 1), (["a.mp4", "b.mp4"], 0)])
+def test_detections_beside_one_video_are_a_sequence(tmp_path: Path, videos: list[str], count: int) -> None:
+    (tmp_path / "det").mkdir()
+    for file in ("det/det.txt", *videos):
+        (tmp_path / file).touch()
+    assert len(sequence_folders(tmp_path)) == count

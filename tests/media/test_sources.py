@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.media.test_video_file import write as write_media
 from tests.streaming import MjpegServer, scene
 from track.formats.mot import find_sequences, read_sequence, write_info
-from track.media import capture
+from track.media import capture, video_file
 from track.media.capture import LiveCapture
 from track.media.images import save_image
 from track.media.sources import (
@@ -57,25 +58,34 @@ def numbers_and_times(source: VideoSource) -> list[tuple[int, float]]:
     return [(frame.number, frame.time) for frame in source]
 
 
-class Opened:
-    """The captures that were constructed."""
+class Captures:
+    """The video files that were opened with PyAV and the captures that were constructed by OpenCV."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files: list[str] = []
         self.captures: list[cv2.VideoCapture] = []
-        construct = cv2.VideoCapture
-        monkeypatch.setattr(capture.cv2, "VideoCapture", lambda *args: self._add(construct(*args)))
+        open_file, construct = av.open, cv2.VideoCapture
 
-    def _add(self, video: cv2.VideoCapture) -> cv2.VideoCapture:
-        self.captures.append(video)
-        return video
+        def count(*args: Any, **options: Any) -> Any:
+            self.files += [args[0]] if "timeout" in options else []  # the writer opens files too
+            return open_file(*args, **options)
 
-    def __len__(self) -> int:
-        return len(self.captures)
+        def capture_once(*args: Any) -> cv2.VideoCapture:
+            self.captures.append(construct(*args))
+            return self.captures[-1]
+
+        monkeypatch.setattr(video_file.av, "open", count)
+        monkeypatch.setattr(capture.cv2, "VideoCapture", capture_once)
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
-    return Opened(monkeypatch)
+def opened(monkeypatch: pytest.MonkeyPatch) -> Captures:
+    return Captures(monkeypatch)
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process has the file open."""
+    return any(link.resolve() == path.resolve() for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
 
 
 class FileServer:
@@ -134,52 +144,81 @@ def test_a_path_or_url_is_opened_as_what_it_is(tmp_path: Path, web: FileServer, 
         assert next(iter(one)).image.shape == (3, 120, 320)
 
 
-def test_a_file_is_opened_once_for_its_properties_and_its_frames(tmp_path: Path, opened: Opened) -> None:
+def test_a_file_is_opened_once_for_its_properties_and_its_frames(tmp_path: Path, opened: Captures) -> None:
     source = open_source(write_video(tmp_path / "a.mp4"))
     assert (source.name, source.frame_count, source.frame_rate, source.is_live) == ("a", 12, 10, False)
+    assert is_open(tmp_path / "a.mp4")
     assert len(list(source)) == 12
-    assert len(opened) == 1
-    assert not opened.captures[0].isOpened()
+    assert len(opened.files) == 1
+    assert not is_open(tmp_path / "a.mp4")
 
 
-def test_a_file_without_pixels_is_opened_once(tmp_path: Path, opened: Opened) -> None:
+def test_a_file_without_pixels_is_opened_once(tmp_path: Path, opened: Captures) -> None:
     for source in find_sources(write_video(tmp_path / "a.mp4")):
         with closing(source):
             assert len(list(source.without_pixels())) == 12
-    assert len(opened) == 1
+    assert len(opened.files) == 1
 
 
-def test_a_file_on_a_web_server_is_requested_once(tmp_path: Path, web: FileServer, opened: Opened) -> None:
+def test_a_file_on_a_web_server_is_requested_once(tmp_path: Path, web: FileServer, opened: Captures) -> None:
     """FFmpeg itself asks again only to seek: for an mp4 whose index is at its end, of a server that takes ranges."""
     write_video(tmp_path / "a.mp4")
     source = open_source(f"{web.url}/a.mp4")
     assert (source.name, source.frame_count, source.frame_rate, source.is_live) == ("a", 12, 10, False)
     assert len(list(source)) == 12
-    assert len(opened) == 1
+    assert len(opened.files) == 1
     assert web.requests == ["/a.mp4"]
 
 
-def test_a_stream_is_opened_once(stream: MjpegServer, opened: Opened) -> None:
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_a_file_on_a_web_server_of_which_the_end_is_missing_is_refused(
+    tmp_path: Path, web: FileServer, name: str
+) -> None:
+    """Of a webm, which states no length in frames, only that it is a file is known."""
+    content = (
+        write_video(tmp_path / name, 60).read_bytes() if name == "a.mp4" else write_media(tmp_path / name).read_bytes()
+    )
+    (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
+    source = open_source(f"{web.url}/{name}")
+    assert isinstance(source, VideoFile)
+    if name == "a.mp4":
+        with pytest.raises(ValueError, match=rf"{web.url}/a.mp4: stopped after frame \d+, expected 60"):
+            list(source)
+    else:
+        assert 30 <= len(list(source)) < 60
+
+
+def test_a_webm_without_a_duration_on_a_web_server_is_a_file(tmp_path: Path, web: FileServer) -> None:
+    content = write_media(tmp_path / "a.webm").read_bytes()
+    place = content.index(b"\x44\x89\x88")  # the element Duration becomes Void
+    (tmp_path / "a.webm").write_bytes(content[:place] + b"\xec\x89" + content[place + 2 :])
+    source = open_source(f"{web.url}/a.webm?token=1")
+    assert isinstance(source, VideoFile)
+    assert source.frame_count is None
+    assert len(list(source)) == 60
+
+
+def test_a_stream_is_captured_once(stream: MjpegServer, opened: Captures) -> None:
     with closing(open_source(stream.url)) as source:
         next(iter(source))
-    assert len(opened) == 1
+    assert len(opened.captures) == 1
 
 
-def test_a_second_iteration_starts_the_file_again(tmp_path: Path, opened: Opened) -> None:
+def test_a_second_iteration_starts_the_file_again(tmp_path: Path, opened: Captures) -> None:
     source = open_source(write_video(tmp_path / "a.mp4"))
     assert numbers_and_times(source) == numbers_and_times(source)
-    assert len(opened) == 2
+    assert len(opened.files) == 2
 
 
-def test_a_file_is_released_when_the_iteration_ends_early_or_the_source_is_closed(
-    tmp_path: Path, opened: Opened
-) -> None:
+def test_a_file_is_released_when_the_iteration_ends_early_or_the_source_is_closed(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4")
     frames = iter(open_source(tmp_path / "a.mp4"))
     next(frames)
+    assert is_open(tmp_path / "a.mp4")
     frames.close()
+    assert not is_open(tmp_path / "a.mp4")
     open_source(tmp_path / "a.mp4").close()
-    assert [video.isOpened() for video in opened.captures] == [False, False]
+    assert not is_open(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize("kind", ["video", "images", "sequence", "sequence of a video", "val-half of a sequence"])
@@ -214,65 +253,13 @@ def test_a_blank_frame_costs_one_byte(tmp_path: Path, kind: str) -> None:
     assert {frame.image.untyped_storage().nbytes() for frame in open_source(path).without_pixels()} == {1}
 
 
-def test_times_that_do_not_increase_are_replaced_by_the_frame_rates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Stuck:
-        """A capture whose clock stands still."""
-
-        def __init__(self, path: str) -> None:
-            self.video = cv2_capture(path)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.video, name)
-
-        def get(self, name: int) -> float:
-            return 500.0 if name == cv2.CAP_PROP_POS_MSEC else self.video.get(name)
-
-    cv2_capture = cv2.VideoCapture
-    monkeypatch.setattr(capture.cv2, "VideoCapture", Stuck)
-    times = [frame.time for frame in VideoFile(write_video(tmp_path / "a.mp4", count=4))]
-    assert times == pytest.approx([0.5, 0.6, 0.7, 0.8])
-
-
-def test_a_video_whose_resolution_changes_keeps_its_first(tmp_path: Path) -> None:
-    parts = b""
-    for size in ((64, 48), (128, 96)):
-        with av.open(str(tmp_path / "part.ts"), "w", format="mpegts") as file:
-            stream = file.add_stream("mpeg2video", rate=10)
-            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-            for _ in range(12):
-                file.mux(stream.encode(av.VideoFrame(*size, "yuv420p")))
-            file.mux(stream.encode())
-        parts += (tmp_path / "part.ts").read_bytes()
-    (tmp_path / "a.ts").write_bytes(parts)
-    frames = list(open_source(tmp_path / "a.ts"))
-    assert 22 <= len(frames) <= 24
-    assert {tuple(frame.image.shape) for frame in frames} == {(3, 48, 64)}
-
-
-@pytest.mark.parametrize("pixels", [True, False])
-def test_a_video_that_stops_in_the_middle_is_refused_after_its_frames(tmp_path: Path, pixels: bool) -> None:
-    with VideoWriter(tmp_path / "a.mp4", 10) as video:
-        for number in range(100):
-            video.write(torch.full((3, 48, 64), 20 * number % 256, dtype=torch.uint8))
-    content = (tmp_path / "a.mp4").read_bytes()
-    (tmp_path / "a.mp4").write_bytes(content[: len(content) * 2 // 3])
-    source, numbers = open_source(tmp_path / "a.mp4"), []
-    with pytest.raises(ValueError, match=r"a.mp4: stopped after frame \d+, expected 100") as refusal:
-        numbers.extend(frame.number for frame in (source if pixels else source.without_pixels()))
-    assert f"after frame {numbers[-1]}," in str(refusal.value)
-    lines: list[str] = []
-    assert [frame.number for frame in open_source(tmp_path / "a.mp4", lines.append)] == numbers
-    assert lines == [str(refusal.value)]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("absent.mp4", None, "absent.mp4: no such file"),
         ("text.mp4", b"not a video", "text.mp4: expected a video"),
         ("empty.mp4", b"", "empty.mp4: expected a video"),
+        ("notes.txt", b"notes\n" * 100, "notes.txt: expected a video"),  # FFmpeg would draw the text
     ],
 )
 def test_a_file_that_is_no_video_is_refused(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -307,6 +294,23 @@ def test_the_size_of_blank_frames_is_that_of_the_first_image_that_can_be_read(tm
 
 def test_images_are_in_numerical_order(tmp_path: Path) -> None:
     assert [int(frame.image[0, 0, 0]) for frame in open_source(write_images(tmp_path))] == list(range(1, 13))
+
+
+def test_images_numbered_with_gaps_have_the_frame_numbers_of_their_names(tmp_path: Path) -> None:
+    for number in (2, 3, 12):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"img_{number:06d}.png")
+    source = open_source(tmp_path, frame_rate=10)
+    assert numbers_and_times(source) == [(2, 0.0), (3, 0.1), (12, 1.0)]
+    assert numbers_and_times(source.without_pixels()) == [(2, 0.0), (3, 0.1), (12, 1.0)]
+    assert source.frame_count == 12
+
+
+def test_names_that_are_dates_are_no_frame_numbers(tmp_path: Path) -> None:
+    for date in (20240101120000, 20240101120005, 20240102080000):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{date}.png")
+    source = open_source(tmp_path)
+    assert [frame.number for frame in source] == [1, 2, 3]
+    assert source.frame_count == 3
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
@@ -352,6 +356,34 @@ def test_frames_of_a_sequence_that_cannot_be_read_are_reported_and_blank(tmp_pat
     assert len(lines) == (1 if footage == "images" else 0)
 
 
+@pytest.mark.parametrize("split", ["all", "train-half", "val-half"])
+def test_gaps_between_a_sequences_numbered_images_are_blank_frames(tmp_path: Path, split: str) -> None:
+    for number in (1, 2, 7, 8):
+        save_image(tmp_path / f"MOT-01/img1/{number:06d}.png", torch.full((3, 6, 8), number, dtype=torch.uint8))
+    frames = list(SequenceSource(find_sequences(tmp_path, split)[0]))
+    expected = {"all": [1, 2, 0, 0, 0, 0, 7, 8], "train-half": [1, 2, 0, 0, 0], "val-half": [0, 7, 8]}[split]
+    assert [int(frame.image.max()) for frame in frames] == expected
+    assert [frame.is_blank for frame in frames] == [value == 0 for value in expected]
+    assert [frame.time for frame in frames] == pytest.approx([k / 30 for k in range(len(expected))])
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_a_sequence_without_seqinfo_has_its_videos_own_times(tmp_path: Path, pixels: bool) -> None:
+    (tmp_path / "a/det").mkdir(parents=True)
+    (tmp_path / "a/det/det.txt").write_text("1,-1,1,1,9,9,1\n")
+    times = [number**1.5 / 30 for number in range(12)]
+    with VideoWriter(tmp_path / "a/a.mp4", 10) as video:
+        for time in times:
+            video.write(scene(time), time)
+    source = open_source(tmp_path / "a")
+    assert isinstance(source, SequenceSource)
+    frames = list(source if pixels else source.without_pixels())
+    assert [frame.time for frame in frames] == pytest.approx(times, abs=1e-3)
+    assert {frame.is_blank for frame in frames} == {not pixels}
+    half = SequenceSource(find_sequences(tmp_path, "val-half")[0])
+    assert [frame.time for frame in half] == pytest.approx([time - times[7] for time in times[7:]], abs=1e-3)
+
+
 def test_a_sequence_without_footage_has_blank_frames_alone(tmp_path: Path) -> None:
     write_info(tmp_path / "MOT-01", 10, 12, 320, 120)
     source = SequenceSource(read_sequence(tmp_path / "MOT-01"))
@@ -385,14 +417,14 @@ def test_every_sequence_below_a_folder_is_a_source(tmp_path: Path) -> None:
     ]
 
 
-def test_every_video_of_a_folder_is_a_source_opened_in_its_turn(tmp_path: Path, opened: Opened) -> None:
+def test_every_video_of_a_folder_is_a_source_opened_in_its_turn(tmp_path: Path, opened: Captures) -> None:
     for name in ("b.mp4", "a.mp4"):
         write_video(tmp_path / name)
     (tmp_path / "notes.txt").write_text("")
     sources = find_sources(tmp_path)
-    assert len(opened) == 0
+    assert len(opened.files) == 0
     assert next(sources).name == "a"
-    assert len(opened) == 1
+    assert len(opened.files) == 1
     rest = list(sources)
     assert [(source.name, source.footage, source.selection) for source in rest] == [("b", tmp_path / "b.mp4", "all")]
 
@@ -440,7 +472,7 @@ def test_a_folder_without_footage_is_refused(tmp_path: Path) -> None:
         find_sources(tmp_path)
 
 
-def test_a_stream_is_no_source_of_a_batch_and_is_released(stream: MjpegServer, opened: Opened) -> None:
+def test_a_stream_is_no_source_of_a_batch_and_is_released(stream: MjpegServer, opened: Captures) -> None:
     url = stream.url.replace("//", "//me:secret@")
     with pytest.raises(ValueError, match=f"^{stream.url}: expected a file or folder, not a camera or stream$"):
         find_sources(url)
@@ -475,8 +507,8 @@ def test_an_error_while_prefetching_is_raised_in_its_turn() -> None:
         next(items)
 
 
-def test_closing_a_prefetched_video_releases_it(tmp_path: Path, opened: Opened) -> None:
+def test_closing_a_prefetched_video_releases_it(tmp_path: Path) -> None:
     frames = prefetch(open_source(write_video(tmp_path / "a.mp4")))
     assert isinstance(next(frames), Frame)
     frames.close()
-    assert not opened.captures[0].isOpened()
+    assert not is_open(tmp_path / "a.mp4")

@@ -22,7 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from track import __version__
 from track.media.capture import silence_opencv
 
-COMMANDS = ("predict", "evaluate", "train", "demo", "serve", "prepare-data", "benchmark")
+COMMANDS = ("predict", "evaluate", "train", "demo", "serve", "prepare-data", "convert", "benchmark")
 CONFIGS = "track.conf"
 PATH_OPTIONS = {  # the last part of an option whose value is taken as typed, whatever characters are in it
     *("source", "output", "output_dir", "detections", "ground_truth", "predictions", "ckpt_path", "viewer"),

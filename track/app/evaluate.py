@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import motmetrics
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -21,14 +23,43 @@ from track.app.predict import (
     selection,
     unreadable_frames,
 )
-from track.evaluation.detection import evaluate_detections, pedestrians, precision_recall
+from track.detection.detector import Detector, categories_of, load_detector
+from track.evaluation.classes import (
+    AUTO,
+    ClassPairs,
+    SequenceTruth,
+    choose_classes,
+    label_truth,
+    protocol_notes,
+    split_classes,
+)
+from track.evaluation.detection import (
+    detection_pairs,
+    evaluate_detection_classes,
+    evaluate_detections,
+    join_classes,
+    precision_recall,
+)
 from track.evaluation.plots import plot_identities, plot_precision_recall
-from track.evaluation.tracking import evaluate_motmetrics, evaluate_tracking, scored_frames
+from track.evaluation.protocol import PROTOCOLS
+from track.evaluation.tracking import (
+    Pairs,
+    class_row,
+    evaluate_classes,
+    evaluate_motmetrics,
+    evaluate_tracking,
+    scored_frames,
+)
 from track.formats.mot import MotSequence, find_sequences, read_tracks
+from track.formats.table import read_text
 from track.media.sources import SequenceSource, prefetch
 from track.structures import Detections, Tracks
 
-CHOICES = {"metrics": ("tracking", "detection"), "evaluator": ("trackeval", "motmetrics")}
+CHOICES = {
+    "metrics": ("tracking", "detection"),
+    "evaluator": ("trackeval", "motmetrics"),
+    "protocol": PROTOCOLS,
+}
 
 
 @command("evaluate")
@@ -39,37 +70,52 @@ def main(cfg: DictConfig) -> None:
     ground_truth = str(cfg.ground_truth)
     sequences = find_sequences(ground_truth, chosen.split, chosen.stride, chosen.drop_rate, chosen.names)
     truth = {sequence.name: sequence.truth() for sequence in sequences}  # refused now, before anything is tracked
+    names = {sequence.name: sequence.label_names() or {} for sequence in sequences}
+    labelled = label_truth(truth, names, cfg.protocol)
+    choose_classes(labelled, asked_classes(cfg))
     if cfg.metrics == "detection":
-        score_detections(cfg, sequences, truth)
+        score_detections(cfg, sequences, labelled)
     else:
-        score_tracks(cfg, sequences, truth)
+        score_tracks(cfg, sequences, labelled)
 
 
-def score_tracks(cfg: DictConfig, sequences: list[MotSequence], truth: dict[str, list[Tracks]]) -> None:
+def score_tracks(cfg: DictConfig, sequences: list[MotSequence], truth: list[SequenceTruth]) -> None:
     """Print and write the figures of result files, after tracking where none are given."""
     folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
-    pairs = {sequence.name: (truth[sequence.name], read_results(folder, sequence)) for sequence in sequences}
+    results = {sequence.name: read_results(folder, sequence) for sequence in sequences}
+    scored = split_classes(truth, results, result_names(cfg, folder), asked_classes(cfg))
+    print_notes(cfg, truth, scored)
+    by_sequence = join_names(scored.pairs)
     output = Path(str(cfg.output_dir))
     if cfg.evaluator == "trackeval":
-        figures, file = evaluate_tracking(pairs), output / "metrics.csv"
+        is_single = len(scored.pairs) == 1
+        figures = (
+            evaluate_tracking(by_sequence, cfg.protocol) if is_single else evaluate_classes(scored.pairs, cfg.protocol)
+        )
+        file = output / "metrics.csv"
         print_figures(figures)
     else:
-        figures, file = evaluate_motmetrics(pairs), output / "metrics-motmetrics.csv"
+        figures, file = evaluate_motmetrics(by_sequence, cfg.protocol), output / "metrics-motmetrics.csv"
         formatters, names = motmetrics.metrics.create().formatters, motmetrics.io.motchallenge_metric_names
         print(motmetrics.io.render_summary(figures, formatters=formatters, namemap=names))
     write_figures(figures, file)
     print(file)
     if cfg.plots:
-        for name, (true, results) in pairs.items():
-            plot_identities(output / f"{name}.png", scored_frames(name, true, results))
+        for name, (true, predicted) in by_sequence.items():
+            plot_identities(output / f"{name}.png", scored_frames(name, true, predicted, cfg.protocol))
             print(output / f"{name}.png")
 
 
-def score_detections(cfg: DictConfig, sequences: list[MotSequence], truth: dict[str, list[Tracks]]) -> None:
+def score_detections(cfg: DictConfig, sequences: list[MotSequence], truth: list[SequenceTruth]) -> None:
     """Print and write the figures of a file of detections, or of the detector, which is run first."""
-    found = detect_all(cfg, sequences)
-    pairs = {name: ([pedestrians(name, frame) for frame in truth[name]], found[name]) for name in found}
-    figures, file = evaluate_detections(pairs), Path(str(cfg.output_dir)) / "metrics-detections.csv"
+    detector = build_detector(cfg)
+    names = dict(enumerate(detector.label_names)) if detector else {}
+    scored = split_classes(truth, detect_all(cfg, sequences, detector), names, asked_classes(cfg))
+    print_notes(cfg, truth, scored)
+    classes = detection_pairs(scored.pairs)
+    pairs = join_classes(classes)
+    figures = evaluate_detections(pairs) if len(classes) == 1 else evaluate_detection_classes(classes)
+    file = Path(str(cfg.output_dir)) / "metrics-detections.csv"
     print_figures(figures)
     write_figures(figures, file)
     print(file)
@@ -78,18 +124,49 @@ def score_detections(cfg: DictConfig, sequences: list[MotSequence], truth: dict[
         print(file.with_suffix(".png"))
 
 
-def detect_all(cfg: DictConfig, sequences: list[MotSequence]) -> dict[str, list[Detections]]:
+def detect_all(cfg: DictConfig, sequences: list[MotSequence], detector: Detector | None) -> dict[str, list[Detections]]:
     """The detections of every sequence by its name, one `Detections` per frame."""
-    detector = build_detector(cfg)
-    found = {}
+    detected = {}
     with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
         for sequence in sequences:
             with closing(SequenceSource(sequence, report)) as source:
                 detections = detection_source(cfg, source, detector, progress)
                 frames = prefetch(source if detections.needs_pixels else source.without_pixels())
                 pairs = progress.track(detections.detect(frames), source.frame_count, description=source.name)
-                found[source.name] = [one for _, one in pairs]
-    return found
+                detected[source.name] = [one for _, one in pairs]
+    return detected
+
+
+def asked_classes(cfg: DictConfig) -> str | int | list[str | int]:
+    """The option `classes` as plain values."""
+    return list(cfg.classes) if isinstance(cfg.classes, ListConfig) else cfg.classes
+
+
+def result_names(cfg: DictConfig, folder: Path) -> dict[int, str]:
+    """The class names of the results' labels: those in labels.txt beside them, one per line, or the detector's."""
+    file = folder / "labels.txt"
+    if file.is_file():
+        return dict(enumerate(read_text(file).splitlines(), 1))
+    if cfg.predictions is not None or cfg.detections is not None:
+        return {}
+    checkpoint = cfg.detector.checkpoint
+    return dict(enumerate(load_detector(checkpoint).categories if checkpoint else categories_of(cfg.detector.name)))
+
+
+def join_names(classes: Mapping[str, Pairs]) -> dict[str, tuple[Sequence[Tracks], Sequence[Tracks]]]:
+    """The ground truth and results of each sequence; of several classes, each as a sequence `NAME class CLASS`."""
+    if len(classes) == 1:
+        return dict(next(iter(classes.values())))
+    return {
+        f"{sequence} {class_row(name)}": pair for name, pairs in classes.items() for sequence, pair in pairs.items()
+    }
+
+
+def print_notes(cfg: DictConfig, truth: list[SequenceTruth], scored: ClassPairs[Any]) -> None:
+    """Print, in one line, what was decided about protocol and classes, unless it is obvious."""
+    notes = [*(protocol_notes(truth) if cfg.protocol == AUTO else []), *scored.notes]
+    if notes:
+        print("scored: " + "; ".join(notes))
 
 
 def read_results(folder: Path, sequence: MotSequence) -> list[Tracks]:
@@ -101,14 +178,14 @@ def read_results(folder: Path, sequence: MotSequence) -> list[Tracks]:
 
 
 def print_figures(figures: pd.DataFrame) -> None:
-    """A table: counts as they are, percentages with two decimals; never cut where there is no terminal."""
+    """A table: counts as they are, percentages with two decimals; never cut, however narrow the terminal."""
     table = Table(str(figures.index.name or "sequence"), box=None, pad_edge=False)
     for column in figures.columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, *row in figures.itertuples():
         table.add_row(str(name), *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row))
     console = Console()
-    console.width = console.width if console.is_terminal else 200
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from track.datasets.coco_layout import image_paths, valid_annotations
 from track.detection.detector import label_of
 from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
 from track.geometry import occluded_fraction
@@ -85,6 +88,8 @@ def sequence_examples(sequence: MotSequence, person: Tensor, stride: int) -> lis
         raise ValueError(f"{sequence.path}: expected {sequence.image_dir}/ or a video file to train a detector on")
     examples, empty = [], []
     for index, frame in list(enumerate(sequence.truth()))[::stride]:
+        if images and not os.path.lexists(images[index]):
+            continue  # in a gap of numbered images
         truth = considered_pedestrians(frame)
         inside = _has_pixels(truth.boxes, torch.tensor([sequence.width, sequence.height]))
         empty += [f"frame {sequence.frame_numbers[index]}, id {k}" for k in truth.ids[~inside].tolist()]
@@ -98,51 +103,41 @@ def sequence_examples(sequence: MotSequence, person: Tensor, stride: int) -> lis
 def coco(file: Path, classes: Sequence[str]) -> list[AnnotatedImage]:
     """The images of a COCO json ("instances") with their boxes of `classes`; crowds are left out.
 
-    Image files lie beside the json or in images/. Raises ValueError if the json is malformed, a class is not among its
-    categories, or an image is missing or outside the folder.
+    Image files lie beside the json, in images/, in the folder that the json is named after (train2017/ for
+    instances_train2017.json) or in that folder of images/; for a json in annotations/, in the folders beside that one
+    too. An annotation without a valid bbox, image or category is left out with a warning. Raises ValueError if the json
+    is malformed, no annotation is valid, a class is not among its categories, or an image is missing or outside the
+    data set.
     """
     try:
-        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        table: dict[str, Any] = json.loads(file.read_text(encoding="utf-8-sig"))
         names = {one["id"]: str(one["name"]) for one in table["categories"]}
-        images = {one["id"]: (str(one["file_name"]), one["width"], one["height"]) for one in table["images"]}
-        annotations = table["annotations"]
-        rows = [(one["image_id"], one["category_id"], one["bbox"], one.get("iscrowd", 0)) for one in annotations]
-        boxes = torch.tensor([[float(value) for value in box] for _, _, box, _ in rows]).reshape(len(rows), 4)
-        sizes = torch.tensor([images[image][1:] for image, *_ in rows]).reshape(len(rows), 2)
-        categories = [names[category] for _, category, *_ in rows]
+        images = {one["id"]: str(one["file_name"]) for one in table["images"]}
+        size_of = {one["id"]: (one.get("width") or math.inf, one.get("height") or math.inf) for one in table["images"]}
+        numbers, rows = valid_annotations(file, table["annotations"], images, names)
+        boxes = torch.tensor([row.box for row in rows]).reshape(len(rows), 4)
+        sizes = torch.tensor([size_of[row.image] for row in rows]).reshape(len(rows), 2)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         reason = f"{type(error).__name__} {str(error).splitlines()[0]}"
         raise ValueError(f"{file}: expected COCO's json of images, annotations and categories ({reason})") from error
+    if table["annotations"] and not rows:
+        raise ValueError(f"{file}: expected annotations with a bbox of a listed image and category, found none")
     for name in classes:
         label_of(name, list(names.values()))
     boxes[:, 2:] += boxes[:, :2]  # from left, top, width, height
     inside = _has_pixels(boxes, sizes)
-    _warn(file, [f"annotations[{row}]" for row in (~inside).nonzero().flatten().tolist()])
+    _warn(file, [f"annotations[{numbers[row]}]" for row in (~inside).nonzero().flatten().tolist()])
     rows_of_image: dict[Any, list[int]] = {image: [] for image in images}
-    for row, (image, _, _, crowd) in enumerate(rows):
-        if categories[row] in classes and not crowd and inside[row]:
-            rows_of_image[image].append(row)
-    files = _coco_files(file, [name for name, *_ in images.values()])
+    for index, row in enumerate(rows):
+        if names[row.category] in classes and not row.is_crowd and inside[index]:
+            rows_of_image[row.image].append(index)
+    files = image_paths(file, list(images.values()))
+    categories = [names[row.category] for row in rows]
     labels = torch.tensor([1 + list(classes).index(one) if one in classes else 0 for one in categories]).long()
     return [
         AnnotatedImage(image, 0, boxes[chosen], labels[chosen])
         for image, chosen in zip(files, rows_of_image.values(), strict=True)
     ]
-
-
-def _coco_files(file: Path, names: list[str]) -> list[Path]:
-    """The path of each image. Raises ValueError with the first one that is missing, or outside the json's folder."""
-    folder = file.parent.resolve()
-    paths = []
-    for name in names:
-        path = next((p for p in (folder / name, folder / "images" / name) if p.is_file()), folder / name)
-        if not path.resolve().is_relative_to(folder):
-            raise ValueError(f"{file}: {name} leaves the json's folder")
-        paths.append(path)
-    missing = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
-    if missing:
-        raise ValueError(f"{file}: {len(missing)} of {len(names)} images are missing beside it, first {missing[0]}")
-    return paths
 
 
 def _has_pixels(boxes: Tensor, size: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_iou
 
-from track.evaluation.tracking import MATCH_IOU, OVERALL
+from track.evaluation.protocol import MATCH_IOU, outside_ignored_regions
+from track.evaluation.tracking import OVERALL, class_row
 from track.formats.mot import distractor_classes, is_considered_pedestrian
-from track.structures import Detections
+from track.structures import Detections, Tracks
 from track.tracking.association import assign
 
 SCORE = 0.3  # the threshold at which precision and recall are measured
@@ -40,6 +41,46 @@ def evaluate_detections(pairs: DetectionPairs) -> pd.DataFrame:
             "precision": tp / max(1e-9, tp + fp),
         }
     return 100 * pd.DataFrame.from_dict(rows, orient="index")
+
+
+def evaluate_detection_classes(classes: Mapping[str, DetectionPairs]) -> pd.DataFrame:
+    """The figures of `evaluate_detections` for several classes of distinct labels, with a row per class.
+
+    Rows: one per sequence and `OVERALL`, in which AP is the mean of the classes', and `class NAME` before it.
+    """
+    together = evaluate_detections(join_classes(classes))
+    rows = {class_row(name): evaluate_detections(pairs).loc[OVERALL] for name, pairs in classes.items()}
+    return pd.concat([together[:-1], pd.DataFrame.from_dict(rows, orient="index"), together[-1:]])
+
+
+def join_classes(classes: Mapping[str, DetectionPairs]) -> dict[str, tuple[list[Detections], list[Detections]]]:
+    """The ground truth and detections of all classes, for each sequence."""
+
+    def join(sequence: str, side: int) -> list[Detections]:
+        frames = zip(*(pairs[sequence][side] for pairs in classes.values()), strict=True)
+        return [Detections.cat(parts) for parts in frames]
+
+    sequences = dict.fromkeys(name for pairs in classes.values() for name in pairs)
+    return {name: (join(name, 0), join(name, 1)) for name in sequences}
+
+
+def detection_pairs(
+    classes: Mapping[str, Mapping[str, tuple[Sequence[Tracks], Sequence[Detections]]]],
+) -> dict[str, dict[str, tuple[list[Detections], list[Detections]]]]:
+    """Ground truth and detections, by class and sequence, of `split_classes` as `evaluate_detections` takes them.
+
+    Each class has a label of its own, from 1. Detections in ignored regions are left out.
+    """
+    return {
+        name: {
+            sequence: (
+                [_labelled(pedestrians(sequence, frame), label) for frame in truth],
+                [_labelled(frame, label) for frame in outside_ignored_regions(truth, detections)],
+            )
+            for sequence, (truth, detections) in pairs.items()
+        }
+        for label, (name, pairs) in enumerate(classes.items(), 1)
+    }
 
 
 def precision_recall(truth: Sequence[Detections], detections: Sequence[Detections]) -> tuple[Tensor, Tensor]:
@@ -80,6 +121,10 @@ def pedestrians(name: str, truth: Detections) -> Detections:
     relevant = considered | torch.isin(truth.labels, torch.tensor(distractor_classes(name)))
     boxes = truth.boxes[relevant]
     return Detections(boxes, considered[relevant].float(), torch.ones(len(boxes), dtype=torch.long))
+
+
+def _labelled(frame: Detections, label: int) -> Detections:
+    return Detections(frame.boxes, frame.scores, torch.full_like(frame.labels, label))
 
 
 def _count(truth: Detections, detections: Detections) -> tuple[int, int, int]:

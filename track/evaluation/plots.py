@@ -14,7 +14,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from track.display.draw import colour_of
-from track.evaluation.tracking import MATCH_IOU, ScoredFrame
+from track.evaluation.protocol import MATCH_IOU
+from track.evaluation.tracking import ScoredFrame
 from track.structures import Detections
 from track.tracking.association import assign
 

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import configparser
 import math
-import re
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from track.checkpoint import atomic_write
+from track.formats.annotated import IGNORED_REGION, MAX_SIZE
+from track.formats.annotated import is_ignored_region as is_ignored_region  # also imported from here
+from track.formats.footage import DEFAULT_RATE, Footage, image_numbers, name_numbers, probe_images, probe_video
+from track.formats.footage import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from track.formats.footage import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from track.formats.footage import image_files as image_files
+from track.formats.table import (
+    MAX_LENGTH,
+    frame_index,
+    last_frame,
+    read_table,
+    read_text,
+    require,
+    rows_by_frame,
+    whole,
+)
 from track.geometry import compose_affines
 from track.structures import Detections, Tracks
 
 SPLITS = ("all", "train-half", "val-half")
-PEDESTRIAN = 1  # the class that is scored
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm")
-Rows = TypeVar("Rows", bound=Detections)
+PEDESTRIAN = 1  # the class that is scored; also the label of rows without a class
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class MotSequence:
     """A folder `ROOT/<name>` of `length` frames, of which `frame_numbers` (from 1, ascending) are used.
 
     frame_rate: frames per second. width, height: pixels. image_dir: the folder of images, relative to `path`.
+    has_seqinfo: whether length, rate and size are those of seqinfo.ini. Without it they are those of the video or the
+    images (`DEFAULT_RATE`), or of the rows in gt/ and det/ if there is no footage.
     """
 
     path: Path
@@ -40,6 +54,7 @@ class MotSequence:
     length: int
     frame_numbers: range | list[int]
     image_dir: str = "img1"
+    has_seqinfo: bool = True
 
     @property
     def name(self) -> str:
@@ -55,8 +70,20 @@ class MotSequence:
         return [(number - self.frame_numbers[0]) / self.frame_rate for number in self.frame_numbers]
 
     def truth(self) -> list[Tracks]:
-        """Ground truth, one `Tracks` per frame: scores are the `consider` flag, labels the class (MOT15: 1)."""
+        """Ground truth, one `Tracks` per frame: scores are the `consider` flag, labels the class or 1.
+
+        Regions to be ignored are rows too, see `is_ignored_region`.
+        """
         return self._used(read_tracks(self._file("gt/gt.txt"), self.length, truth=True))
+
+    def label_names(self) -> dict[int, str] | None:
+        """The name of each label, from 1, in gt/labels.txt as CVAT exports it, one name per line; None without it.
+
+        Raises ValueError if the file cannot be read.
+        """
+        if not self.has("gt/labels.txt"):
+            return None
+        return dict(enumerate((line.strip() for line in read_text(self._file("gt/labels.txt")).splitlines()), 1))
 
     def detections(self, file: str = "det/det.txt") -> list[Detections]:
         """The detections in one of the sequence's files, one `Detections` per frame; rows may be in any order."""
@@ -73,21 +100,33 @@ class MotSequence:
         return self._inside(file).is_file()
 
     def images(self) -> list[Path] | None:
-        """The image files of the used frames in order, or None without an image folder.
+        """The image file of each used frame in order, or None without an image folder.
 
-        Raises ValueError if the folder holds fewer images than seqinfo.ini says.
+        If images are numbered with gaps, the number in a name is the frame's number (`image_numbers`), and the path of
+        a frame in a gap names no file. Raises ValueError if the images end before the sequence does.
         """
         folder = self._inside(self.image_dir)
         if not folder.is_dir():
             return None
         files = image_files(folder)
-        if len(files) < self.length:
-            raise ValueError(f"{folder}: expected {self.length} frames as seqinfo.ini says, found {len(files)}")
-        return self._used(files)
+        if not files and not self.has_seqinfo:
+            return None
+        numbers = image_numbers(files)
+        names = name_numbers(files)
+        if len(files) < self.length and names[-1:] == [self.length]:
+            numbers = names  # the first images are missing
+        last = numbers[-1] if numbers else 0
+        if last < self.length:
+            reason = "as seqinfo.ini says" if self.has_seqinfo else "as its rows say"
+            raise ValueError(f"{folder}: expected {self.length} frames {reason}, found {last}")
+        if last > max(self.length, len(files)):
+            raise ValueError(f"{folder}: images are numbered up to {last} with gaps, expected seqLength={last}")
+        by_number = dict(zip(numbers, files, strict=True))
+        return [by_number.get(number, _absent(files[0], number)) for number in self.frame_numbers]
 
     def video(self) -> Path | None:
         """The sequence's video file, or None."""
-        names = sorted(file.name for file in self.path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+        names = _video_names(self.path)
         return self._inside(names[0]) if names else None
 
     def has_footage(self) -> bool:
@@ -109,15 +148,6 @@ class MotSequence:
         return self._inside(file)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images in a folder in numerical order: 2.jpg before 10.jpg."""
-
-    def by_number(file: Path) -> list[str | int]:
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)]
-
-    return sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=by_number)
-
-
 def find_sequences(
     root: str | Path,
     split: str = "all",
@@ -125,7 +155,7 @@ def find_sequences(
     drop_rate: float = 0.0,
     names: Collection[str] | None = None,
 ) -> list[MotSequence]:
-    """Every sequence (folder with a seqinfo.ini) at or below `root`, by path; with `names`, only those.
+    """Every sequence at or below `root`, by path; with `names`, only those. See `is_sequence`.
 
     split: one of `SPLITS`. stride: frame stride within the split; 3 keeps every third frame. drop_rate: fraction of the
     remaining frames to drop at random (fixed seed). Raises ValueError if there is no sequence, if a name is unknown or
@@ -139,9 +169,9 @@ def find_sequences(
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split}")
     if not Path(root).is_dir():
         raise ValueError(f"{root}: no such folder, expected sequences below it")
-    sequences = [read_sequence(ini.parent) for ini in sorted(Path(root).rglob("seqinfo.ini"))]
+    sequences = [read_sequence(folder) for folder in sequence_folders(root)]
     if not sequences:
-        raise ValueError(f"{root}: no sequences below it, expected folders with a seqinfo.ini")
+        raise ValueError(f"{root}: no sequences below it, expected folders with a seqinfo.ini, gt/gt.txt or img1/")
     known = [sequence.name for sequence in sequences]
     repeated = next((name for name in known if known.count(name) > 1), None)
     if repeated:
@@ -153,9 +183,35 @@ def find_sequences(
     return [_subsample(_cut(sequence, split), stride, drop_rate) for sequence in chosen]
 
 
+def sequence_folders(root: str | Path) -> list[Path]:
+    """The folders of all sequences at or below `root`, by path; none inside another one without a seqinfo.ini."""
+    found: list[Path] = []
+    for parent, folders, files in os.walk(root):
+        if "seqinfo.ini" in files:
+            found.append(Path(parent))
+        elif is_sequence(Path(parent)):
+            found.append(Path(parent))
+            folders.clear()
+    return sorted(found)
+
+
+def is_sequence(folder: Path) -> bool:
+    """Whether a folder is a sequence: it has a seqinfo.ini, gt/gt.txt, images in img1/, or one video and det/*.txt."""
+    if any((folder / file).is_file() for file in ("seqinfo.ini", "gt/gt.txt")):
+        return True
+    has_images = (folder / "img1").is_dir() and bool(image_files(folder / "img1"))
+    return has_images or (any((folder / "det").glob("*.txt")) and len(_video_names(folder)) == 1)
+
+
 def read_sequence(path: str | Path) -> MotSequence:
-    """Read a sequence's seqinfo.ini. Raises ValueError with the key that is missing or out of range."""
+    """Read a sequence's seqinfo.ini, or find out about a sequence without one, see `MotSequence`.
+
+    Raises ValueError with the key of seqinfo.ini that is missing or out of range, or if nothing says how long a
+    sequence is.
+    """
     ini = Path(path) / "seqinfo.ini"
+    if not ini.is_file():
+        return _inferred_sequence(Path(path))
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(ini.read_text(encoding="utf-8-sig"))
@@ -164,7 +220,7 @@ def read_sequence(path: str | Path) -> MotSequence:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{ini}: expected an ini file with a [Sequence] section ({reason})") from error
 
-    def number(key: str) -> float:
+    def number(key: str, highest: float = float("inf")) -> float:
         try:
             value = float(section[key])
         except (KeyError, ValueError):
@@ -172,9 +228,12 @@ def read_sequence(path: str | Path) -> MotSequence:
         if not 0 < value < float("inf") or (key != "frameRate" and value % 1):
             kind = "positive number" if key == "frameRate" else "whole number of at least 1"
             raise ValueError(f"{ini}: {key}: expected a {kind}, got {section.get(key)}")
+        if value > highest:
+            raise ValueError(f"{ini}: {key}: expected at most {highest}, got {section[key]}")
         return value
 
-    width, height, length = int(number("imWidth")), int(number("imHeight")), int(number("seqLength"))
+    width, height = int(number("imWidth", MAX_SIZE)), int(number("imHeight", MAX_SIZE))
+    length = int(number("seqLength", MAX_LENGTH))
     images = section.get("imDir", "img1")
     return MotSequence(Path(path), number("frameRate"), width, height, length, range(1, length + 1), images)
 
@@ -182,37 +241,39 @@ def read_sequence(path: str | Path) -> MotSequence:
 def read_tracks(path: Path, length: int, truth: bool = False) -> list[Tracks]:
     """Read rows `frame, id, left, top, width, height, score[, class, ...]` into one `Tracks` per frame 1 to `length`.
 
-    truth: whether the file is ground truth, in which column 8 may be a class; results, and MOT15's ten columns, are
-    class 1.
-    Raises ValueError with the file and line of a malformed row, or of an id that repeats within a frame.
+    truth: whether the file is ground truth, which needs the score and may have a visibility. Labels are those of
+    `_labels`.
+    Raises ValueError with the file and line of a malformed row, or of an id that repeats within a frame, unless it is
+    that of regions to be ignored.
     """
-    table, lines = _read_table(path, columns=6 if not truth else 7)
-    whole = (table[:, 1] == np.round(table[:, 1])) & (np.abs(table[:, 1]) <= 2**53)
-    _require(path, lines, whole, "expected a whole number as id in column 2")
+    table, lines = read_table(path, columns=6 if not truth else 7)
+    require(path, lines, whole(table[:, 1]), "expected a whole number as id in column 2")
+    labels = _labels(path, table, lines, truth)
+    scores = table[:, 6] if table.shape[1] > 6 else np.ones(len(table))
+    region = (labels == IGNORED_REGION) & (scores == 0) & truth
     order = np.lexsort((table[:, 1], table[:, 0]))
+    order = order[~region[order]]
     repeated = np.zeros(len(table), bool)
     repeated[order[1:]] = (np.diff(table[order][:, :2], axis=0) == 0).all(1)
-    _require(path, lines, ~repeated, "expected each id once in a frame")
-    scores = table[:, 6] if table.shape[1] > 6 else np.ones(len(table))
-    labels = table[:, 7] if truth and table.shape[1] in (8, 9) else np.ones(len(table))
+    require(path, lines, ~repeated, "expected each id once in a frame")
     rows = Tracks(
         _boxes(table),
         torch.from_numpy(scores).float(),
         torch.from_numpy(labels).long(),
         torch.from_numpy(table[:, 1]).long(),
     )
-    return _by_frame(path, rows, table[:, 0], lines, length)
+    return rows_by_frame(path, rows, table[:, 0], lines, length)
 
 
 def read_detections(path: Path, length: int) -> list[Detections]:
-    """Read rows `frame, -1, left, top, width, height, score[, ...]` into one `Detections` per frame 1 to `length`.
+    """Read rows `frame, -1, left, top, width, height, score[, class, ...]` into one `Detections` per frame to `length`.
 
-    A class of 1 or more in column 8 is the label; other rows are class 1. Raises ValueError as `read_tracks` does.
+    Labels are those of `_labels`. Raises ValueError as `read_tracks` does.
     """
-    table, lines = _read_table(path, columns=7)
-    labels = table[:, 7].clip(1) if table.shape[1] > 7 else np.ones(len(table))
-    rows = Detections(_boxes(table), torch.from_numpy(table[:, 6]).float(), torch.from_numpy(labels).long())
-    return _by_frame(path, rows, table[:, 0], lines, length)
+    table, lines = read_table(path, columns=7)
+    labels = torch.from_numpy(_labels(path, table, lines)).long()
+    rows = Detections(_boxes(table), torch.from_numpy(table[:, 6]).float(), labels)
+    return rows_by_frame(path, rows, table[:, 0], lines, length)
 
 
 def read_affines(path: Path, length: int) -> Tensor:
@@ -220,11 +281,11 @@ def read_affines(path: Path, length: int) -> Tensor:
 
     Raises ValueError with the file and line of a malformed row, or of a frame that repeats.
     """
-    table, lines = _read_table(path, columns=7, boxes=False)
+    table, lines = read_table(path, columns=7, boxes=False)
     affines = np.tile(np.eye(2, 3), (length, 1, 1))
-    index = _frame_index(path, table[:, 0], lines, length)
+    index = frame_index(path, table[:, 0], lines, length)
     first_rows = np.unique(index, return_index=True)[1]
-    _require(path, lines, np.isin(np.arange(len(index)), first_rows), "expected each frame once")
+    require(path, lines, np.isin(np.arange(len(index)), first_rows), "expected each frame once")
     affines[index] = table[:, 1:7].reshape(-1, 2, 3)
     return torch.from_numpy(affines).float()
 
@@ -289,9 +350,10 @@ def write_info(folder: Path, frame_rate: float, length: int, width: int, height:
 
 
 def track_rows(frame: int, tracks: Tracks) -> Iterator[str]:
-    """The result file's rows of one frame."""
-    columns = zip(tracks.ids.tolist(), tracks.boxes.tolist(), tracks.scores.tolist(), strict=True)
-    return (_row(frame, identity, box, score) for identity, box, score in columns)
+    """The result file's rows of one frame; column 8 is the class, or -1 for label 1."""
+    columns = tracks.ids.tolist(), tracks.boxes.tolist(), tracks.scores.tolist(), tracks.labels.tolist()
+    for identity, box, score, label in zip(*columns, strict=True):
+        yield _row(frame, identity, box, score, -1 if label == PEDESTRIAN else label)
 
 
 def _row(frame: int, identity: int, box: list[float], score: float, label: int = -1) -> str:
@@ -320,60 +382,67 @@ def _subsample(sequence: MotSequence, stride: int, drop_rate: float) -> MotSeque
     return replace(sequence, frame_numbers=remaining or [*numbers[:1]])
 
 
-def _read_table(path: Path, columns: int, boxes: bool = True) -> tuple[np.ndarray, list[int]]:
-    """The float64 table in a comma-separated file and the line number of each row; blank lines are skipped.
-
-    Raises ValueError with the file and line of a row that is not `columns` or more finite numbers, of another length
-    than the first row, or (with `boxes`) of negative width or height.
-    """
-    rows: list[list[float]] = []
-    lines: list[int] = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a text file of comma-separated numbers ({error})") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = [float(value) for value in line.strip().rstrip(",").split(",")]
-        except ValueError:
-            raise ValueError(f"{path}, line {number}: expected comma-separated numbers, got {line[:80]!r}") from None
-        if len(row) < columns or (rows and len(row) != len(rows[0])):
-            expected = f"{len(rows[0])} columns as before" if rows else f"at least {columns} columns"
-            raise ValueError(f"{path}, line {number}: expected {expected}, got {len(row)}")
-        rows.append(row)
-        lines.append(number)
-    table = np.array(rows, np.float64).reshape(len(rows), -1 if rows else columns)
-    _require(path, lines, np.isfinite(table).all(1), "expected finite numbers")
-    if boxes:
-        _require(path, lines, (table[:, 4:6] >= 0).all(1), "expected a width and height that are not negative")
-    return table, lines
-
-
-def _require(path: Path, lines: list[int], valid: Any, expected: str) -> None:
-    """Raise ValueError with the line number of the first row that is not valid."""
-    if not valid.all():
-        raise ValueError(f"{path}, line {lines[int(valid.argmin())]}: {expected}")
-
-
 def _boxes(table: np.ndarray) -> Tensor:
     """(N, 4) xyxy, 0-based, from columns 3 to 6: left and top, 1-based, width and height."""
     top_left = table[:, 2:4] - 1
     return torch.from_numpy(np.hstack([top_left, top_left + table[:, 4:6]])).float()
 
 
-def _frame_index(path: Path, column: np.ndarray, lines: list[int], length: int) -> np.ndarray:
-    """0-based frame indices. Raises ValueError for a frame number that is not a whole number from 1 to `length`."""
-    valid = (column >= 1) & (column <= length) & (column == np.round(column))
-    _require(path, lines, valid, f"expected a frame number from 1 to {length} in column 1")
-    return column.astype(np.int64) - 1
+def _labels(path: Path, table: np.ndarray, lines: list[int], truth: bool = False) -> np.ndarray:
+    """(N,) the class in column 8; 1 for rows with -1 there, and for all rows of a file without classes.
+
+    Files of up to nine columns have classes if they have a column 8: MOT16 and later, CVAT. Ten columns end in MOT15's
+    world coordinates x, y, z, unless columns 9 and 10 show that they are `class, -1, -1` (this program's files) or, in
+    ground truth, `class, visibility, ...` and VisDrone's `class, truncation, occlusion`.
+    """
+    ones = np.ones(len(table))
+    if table.shape[1] < 8 or (table.shape[1] >= 10 and not _has_class(table, truth)):
+        return ones
+    column = table[:, 7]
+    valid = whole(column) & (column >= -1)
+    require(path, lines, valid, "expected a class in column 8: a whole number from 0, or -1 for none")
+    return np.where(column == -1, ones, column)
 
 
-def _by_frame(path: Path, rows: Rows, column: np.ndarray, lines: list[int], length: int) -> list[Rows]:
-    """The rows of each frame, by the frame numbers in `column`, in the order of the file."""
-    frames = _frame_index(path, column, lines, length)
-    order = np.argsort(frames, kind="stable")
-    bounds = np.searchsorted(frames[order], np.arange(length + 1))
-    index = torch.from_numpy(order)
-    return [rows[index[start:end]] for start, end in pairwise(bounds.tolist())]
+def _has_class(table: np.ndarray, truth: bool) -> bool:
+    """Whether column 8 of a table of ten columns is a class, not a coordinate in metres."""
+    label, ninth, tenth = table[:, 7:10].T
+    absent = (ninth == -1) & (tenth == -1)
+    visibility = (ninth >= 0) & (ninth <= 1) & np.isin(tenth, (-1, 0, 1, 2)) & truth
+    return bool((whole(label) & (label >= -1) & (absent | visibility)).all())
+
+
+def _inferred_sequence(path: Path) -> MotSequence:
+    """A sequence without seqinfo.ini: from its images, its video, or its rows. Raises ValueError if it has none."""
+    files = image_files(path / "img1") if (path / "img1").is_dir() else []
+    videos = _video_names(path)
+    tables = [file for file in (path / "gt/gt.txt", *sorted((path / "det").glob("*.txt"))) if file.is_file()]
+    if files:
+        footage = probe_images(files)
+    elif videos:
+        footage = probe_video(path / videos[0])
+    elif tables:
+        footage = footage_of_rows(tables)
+    else:
+        raise ValueError(f"{path}: expected seqinfo.ini, img1/, a video, gt/gt.txt or det/")
+    if not 0 < footage.length <= MAX_LENGTH:
+        raise ValueError(f"{path}: expected 1 to {MAX_LENGTH} frames, found {footage.length}")
+    numbers = range(1, footage.length + 1)
+    return MotSequence(path, footage.frame_rate, footage.width, footage.height, footage.length, numbers, "img1", False)
+
+
+def footage_of_rows(tables: list[Path]) -> Footage:
+    """Length and size of a sequence without footage: the last frame and the farthest sides of its boxes."""
+    length = max(last_frame(file) for file in tables)
+    boxes = np.vstack([read_table(file, columns=6)[0][:, 2:6] for file in tables])
+    width, height = (boxes[:, :2] + boxes[:, 2:]).max(0, initial=2).clip(2, MAX_SIZE + 1) - 1
+    return Footage(length, DEFAULT_RATE, math.ceil(width), math.ceil(height))
+
+
+def _video_names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _absent(sibling: Path, number: int) -> Path:
+    """The name that the image of a frame would have, were it not missing."""
+    return sibling.with_stem(f"{number:0{len(sibling.stem)}d}")

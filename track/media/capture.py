@@ -37,7 +37,7 @@ class LiveCapture:
     5 s or is unplugged is reopened after 0.5, 1, 2, ... 30 s, each time with a line to `report`. While there is no new
     frame, `idle` is called ten times a second; returning False ends the iteration, as `stop` and `close` do.
 
-    video: the source's capture if it is already open. Raises ValueError if the source cannot be opened.
+    Raises ValueError if the source cannot be opened.
     """
 
     is_live = True
@@ -49,7 +49,6 @@ class LiveCapture:
         source: str | int,
         report: Report | None = None,
         idle: Callable[[], bool] | None = None,
-        video: cv2.VideoCapture | None = None,
     ) -> None:
         self.source, self.name = source, source_name(source)
         self.report, self.idle = report or (lambda line: None), idle or (lambda: True)
@@ -58,7 +57,7 @@ class LiveCapture:
         self._newest: Frame | None = None
         self._error: BaseException | None = None
         self._has_new, self._ended = Condition(), Event()
-        self._thread = Thread(target=self._capture, args=(video or open_capture(source),), daemon=True)
+        self._thread = Thread(target=self._capture, args=(_open_capture(source),), daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -145,23 +144,20 @@ def is_url(source: str | int | Path) -> bool:
     return "://" in str(source)
 
 
-def open_capture(source: str | int | Path) -> cv2.VideoCapture:
-    """Open a camera, file or stream. Raises ValueError if that fails."""
-    if not is_camera(source) and not is_url(source) and not Path(str(source)).exists():
-        raise ValueError(f"{source}: no such file")
-    video = _new_capture(source)
-    if not video.isOpened():
-        raise ValueError(f"{source_name(source)}: {'not there' if is_camera(source) else 'expected a video'}")
-    return video
-
-
 def silence_opencv() -> None:
     """Stop OpenCV and FFmpeg from writing to stderr; meant for applications, which report errors themselves."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
-def _new_capture(source: str | int | Path) -> cv2.VideoCapture:
+def _open_capture(source: str | int) -> cv2.VideoCapture:
+    video = _new_capture(source)
+    if not video.isOpened():
+        raise ValueError(f"{source_name(source)}: {'not there' if is_camera(source) else 'expected a video'}")
+    return video
+
+
+def _new_capture(source: str | int) -> cv2.VideoCapture:
     if is_url(source):
         return cv2.VideoCapture(str(source), cv2.CAP_FFMPEG, TIMEOUTS)
     return cv2.VideoCapture(int(str(source)) if is_camera(source) else str(source))

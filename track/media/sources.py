@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -10,12 +11,13 @@ from queue import Queue
 from threading import Semaphore, Thread
 from typing import Protocol, TypeVar, cast
 
-import cv2
-from torch import Tensor
-
-from track.formats.mot import VIDEO_SUFFIXES, MotSequence, find_sequences, image_files, read_sequence
-from track.media.capture import LiveCapture, Report, is_camera, is_url, open_capture, source_name
-from track.media.images import read_image, to_rgb
+from track.formats.footage import VIDEO_SUFFIXES, image_files, image_numbers
+from track.formats.mot import MotSequence, find_sequences, is_sequence, read_sequence, sequence_folders
+from track.formats.table import MAX_LENGTH
+from track.media.capture import LiveCapture, Report, is_camera, is_url, source_name
+from track.media.images import read_image
+from track.media.video_file import FrameClock, has_end, open_video, refuse
+from track.media.video_file import VideoFile as VideoFile
 from track.structures import Frame
 
 Item = TypeVar("Item")
@@ -31,7 +33,10 @@ class VideoSource(Protocol):
 
     @property
     def frame_count(self) -> int | None:
-        """The number of frames as stated by the source; None if it states none."""
+        """The number of frames, or the last frame's number where numbers have gaps; None if the source states none.
+
+        A file's is as its container states it and may be wrong.
+        """
         ...
 
     @property
@@ -71,78 +76,23 @@ def open_source(
     """
     path = Path(str(source))
     if path.is_dir():
-        if (path / "seqinfo.ini").is_file():
+        if is_sequence(path):
             return SequenceSource(read_sequence(path), report)
         return ImageFolder(path, frame_rate, report)
     if is_camera(source):
         return LiveCapture(source if isinstance(source, int) else str(source), report, idle)
-    video = open_capture(source)
-    has_end = not is_url(source) or (str(source).startswith("http") and video.get(cv2.CAP_PROP_FRAME_COUNT) > 0)
-    return VideoFile(str(source), report, video) if has_end else LiveCapture(str(source), report, idle, video)
-
-
-class VideoFile:
-    """A video file, local or on a web server.
-
-    video: the file's capture if it is already open; the first iteration uses it, later ones open the file again. Raises
-    ValueError if the file cannot be opened and, unless `report` is given, after the last frame if that is not its end.
-    """
-
-    is_live = False
-
-    def __init__(
-        self, path: str | Path, report: Report | None = None, video: cv2.VideoCapture | None = None, pixels: bool = True
-    ) -> None:
-        self.path, self.report, self.pixels = path, report or _refuse, pixels
-        self._video: cv2.VideoCapture | None = video or open_capture(path)
-        self.footage, self.selection = Path(source_name(path)), "all"
-        self.name = self.footage.stem
-        count = int(self._video.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frame_count = count if count > 0 else None
-        self.frame_rate = _plausible(self._video.get(cv2.CAP_PROP_FPS))
-
-    def __iter__(self) -> Iterator[Frame]:
-        video = self._video or open_capture(self.path)
-        self._video = None
-        number = 0
-        time = -1.0
-        try:
-            for number, image in enumerate(self._images(video), 1):
-                stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                time = stamp if stamp > time else time + 1 / self.frame_rate
-                yield Frame(image, time, number)
-        finally:
-            video.release()
-        if number == 0:
-            raise ValueError(f"{source_name(self.path)}: expected a video, no frame could be read")
-        count = self.frame_count or 0
-        if count - number > max(2, 0.02 * count):  # stated counts are often off by one or two
-            self.report(f"{source_name(self.path)}: stopped after frame {number}, expected {count}")
-
-    def without_pixels(self) -> VideoFile:
-        """See `VideoSource`."""
-        video, self._video = self._video, None
-        return VideoFile(self.path, self.report, video, pixels=False)
-
-    def close(self) -> None:
-        """See `VideoSource`."""
-        if self._video is not None:
-            self._video.release()
-            self._video = None
-
-    def _images(self, video: cv2.VideoCapture) -> Iterator[Tensor]:
-        if self.pixels:
-            while (read := video.read())[0]:
-                yield to_rgb(read[1])
-        else:
-            size = int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(video.get(cv2.CAP_PROP_FRAME_WIDTH))
-            blank = Frame.blank(*size, time=0.0, number=1).image
-            while video.grab():
-                yield blank
+    if not is_url(source) or str(source).lower().startswith(("http:", "https:", "file:")):
+        container = open_video(str(source))
+        if not is_url(source) or has_end(container):
+            return VideoFile(str(source), report, container)
+        container.close()
+    return LiveCapture(str(source), report, idle)
 
 
 class ImageFolder:
     """A folder of images as a video of `frame_rate`; a skipped image keeps its number.
+
+    Images that are numbered with gaps have the frame number in their name, and no frame is yielded for a gap.
 
     Raises ValueError if there is no image and, unless `report` is given, at the first one that cannot be read.
     """
@@ -152,20 +102,24 @@ class ImageFolder:
     def __init__(
         self, folder: str | Path, frame_rate: float = 30.0, report: Report | None = None, pixels: bool = True
     ) -> None:
-        self.folder, self.frame_rate, self.report, self.pixels = Path(folder), frame_rate, report or _refuse, pixels
+        self.folder, self.frame_rate, self.report, self.pixels = Path(folder), frame_rate, report or refuse, pixels
         self.footage, self.selection = self.folder, "all"
         self.name = self.folder.resolve().name
         self.files = image_files(self.folder)
         if not self.files:
             raise ValueError(f"{folder}: expected at least one image (jpg, png, bmp), found none")
-        self.frame_count = len(self.files)
+        numbers = image_numbers(self.files)
+        if numbers[-1] > MAX_LENGTH:  # a date, for example
+            numbers = list(range(1, len(self.files) + 1))
+        self.numbers, self.frame_count = numbers, numbers[-1]
 
     def __iter__(self) -> Iterator[Frame]:
         if self.pixels:
-            return _read_images(self.files, self.frame_rate, self.report)
+            return _read_images(zip(self.numbers, self.files, strict=True), self.frame_rate, self.report)
         sizes = (image.shape[1:] for image in map(read_image, self.files) if image is not None)
         height, width = next(sizes, (0, 0))
-        return (Frame.blank(height, width, k / self.frame_rate, k + 1) for k in range(len(self.files)))
+        first = self.numbers[0]
+        return (Frame.blank(height, width, (n - first) / self.frame_rate, n) for n in self.numbers)
 
     def without_pixels(self) -> ImageFolder:
         """See `VideoSource`."""
@@ -178,8 +132,9 @@ class ImageFolder:
 class SequenceSource:
     """The frames of a MOTChallenge sequence's split, numbered from 1, from its images or its video.
 
-    A frame that cannot be read raises ValueError, or is blank if `report` is given. Iterating with pixels raises
-    ValueError if the sequence has neither images nor a video, or fewer frames than seqinfo.ini states.
+    Times are those of seqinfo.ini's frame rate; without a seqinfo.ini, those of the video. A frame that cannot be read
+    raises ValueError, or is blank if `report` is given; a frame in a gap of numbered images is blank. Iterating with
+    pixels raises ValueError if the sequence has neither images nor a video, or fewer frames than seqinfo.ini states.
     """
 
     is_live = False
@@ -196,12 +151,17 @@ class SequenceSource:
         return images if self.sequence.images() is not None else self.sequence.video() or self.sequence.path
 
     def __iter__(self) -> Iterator[Frame]:
-        images = self._images() if self.pixels else repeat(None)
-        for number, (time, image) in enumerate(zip(self.sequence.times, images, strict=False), 1):
-            if image is None:
-                yield Frame.blank(self.sequence.height, self.sequence.width, time, number)
+        sequence = self.sequence
+        video = sequence.video() if not sequence.has_seqinfo and sequence.images() is None else None
+        frames = self._frames() if self.pixels or video is not None else repeat(None)
+        clock = FrameClock(1 / self.frame_rate)
+        for number, (time, frame) in enumerate(zip(sequence.times, frames, strict=False), 1):
+            if video is not None:
+                time = clock.time(frame.time if frame is not None else None)
+            if frame is None:
+                yield Frame.blank(sequence.height, sequence.width, time, number)
             else:
-                yield Frame(image, time, number)
+                yield Frame(frame.image, time, number)
 
     def without_pixels(self) -> SequenceSource:
         """See `VideoSource`."""
@@ -210,28 +170,26 @@ class SequenceSource:
     def close(self) -> None:
         """See `VideoSource`."""
 
-    def _images(self) -> Iterator[Tensor | None]:
-        """The image of each frame of the split; None for one that could not be read."""
+    def _frames(self) -> Iterator[Frame | None]:
+        """Each frame of the split, as its images or its video have it; None for one that could not be read."""
         images, video = self.sequence.images(), self.sequence.video()
         if images is not None:
-            frames = _read_images(images, self.frame_rate, self.report or _refuse)
-            numbers: Sequence[int] = range(1, len(images) + 1)
-        elif video is not None:
-            frames = iter(VideoFile(video, self.report))
-            numbers = self.sequence.frame_numbers
-        else:
-            folder = self.sequence.image_dir
-            raise ValueError(f"{self.sequence.path}: expected {folder}/ or a video file, or detections=FILE")
-        index = 0  # of the next frame of the split
-        last = 0
-        for frame in frames:
-            last = frame.number
-            while index < len(numbers) and numbers[index] <= last:
-                yield frame.image if numbers[index] == last else None
-                index += 1
-        if index < len(numbers) and self.report is None:
-            raise ValueError(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, found {last}")
-        yield from repeat(None, len(numbers) - index)
+            files = [(number, file) for number, file in enumerate(images, 1) if os.path.lexists(file)]
+            frames = _read_images(files, self.frame_rate, self.report or refuse)
+            return _align(frames, range(1, len(images) + 1))
+        if video is not None:
+            return self._video_frames(video)
+        folder = self.sequence.image_dir
+        raise ValueError(f"{self.sequence.path}: expected {folder}/ or a video file, or detections=FILE")
+
+    def _video_frames(self, video: Path) -> Iterator[Frame | None]:
+        last = 0  # number of the video's frame that was read last
+        for frame in _align(VideoFile(video, self.report, pixels=self.pixels), self.sequence.frame_numbers):
+            if frame is not None:
+                last = frame.number
+            elif self.sequence.has_seqinfo and self.report is None:
+                raise ValueError(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, found {last}")
+            yield frame
 
 
 FileSource = VideoFile | ImageFolder | SequenceSource  # `footage` is its path, `selection` says which of its frames
@@ -256,7 +214,7 @@ def find_sources(
     one. report: see `open_source`. Raises ValueError if there is no video, or if `selection` does not apply to it.
     """
     path, name = Path(source), source_name(source)
-    if path.is_dir() and next(path.rglob("seqinfo.ini"), None) is not None:
+    if path.is_dir() and sequence_folders(path):
         sequences = find_sequences(path, selection.split, selection.stride, selection.drop_rate, selection.names)
         return (SequenceSource(sequence, report) for sequence in sequences)
     if selection != Selection(names=selection.names):
@@ -307,14 +265,26 @@ def prefetch(items: Iterable[Item], depth: int = 4) -> Iterator[Item]:
             source.close()
 
 
-def _read_images(files: Sequence[Path], frame_rate: float, report: Report) -> Iterator[Frame]:
-    """Image files as frames; one that cannot be read is reported and skipped."""
-    for number, file in enumerate(files, 1):
+def _read_images(files: Iterable[tuple[int, Path]], frame_rate: float, report: Report) -> Iterator[Frame]:
+    """Numbered image files as frames, the first at time 0; one that cannot be read is reported and skipped."""
+    first: int | None = None
+    for number, file in files:
+        first = number if first is None else first
         image = read_image(file)
         if image is None:
             report(f"{file}: expected an image that can be read")
         else:
-            yield Frame(image, (number - 1) / frame_rate, number)
+            yield Frame(image, (number - first) / frame_rate, number)
+
+
+def _align(frames: Iterable[Frame], numbers: Sequence[int]) -> Iterator[Frame | None]:
+    """The frame with each of the ascending `numbers`; None for one that is missing."""
+    index = 0  # of the next number
+    for frame in frames:
+        while index < len(numbers) and numbers[index] <= frame.number:
+            yield frame if numbers[index] == frame.number else None
+            index += 1
+    yield from repeat(None, len(numbers) - index)
 
 
 def _video_files(folder: Path, names: Collection[str] | None) -> list[Path]:
@@ -328,12 +298,3 @@ def _video_files(folder: Path, names: Collection[str] | None) -> list[Path]:
     if files and unknown:
         raise ValueError(f"{folder}: no video is called {unknown[0]}, expected some of {', '.join(known)}")
     return [file for file in files if names is None or file.stem in names]
-
-
-def _refuse(line: str) -> None:
-    raise ValueError(line)
-
-
-def _plausible(rate: float) -> float:
-    """The frame rate that a file states, or 30 if it states none."""
-    return rate if 0 < rate < 1000 else 30.0

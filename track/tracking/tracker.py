@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections import deque
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import median
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import one_hot
 from torchvision.ops import box_convert
 
 from track.checkpoint import holds
@@ -20,6 +25,10 @@ from track.tracking.recurrent import SHIPPED, load_motion
 
 CLASS_WEIGHT = 2.0  # nats that a detection of score 1 adds to its class
 CLASS_DECAY = 0.9  # what is left of a class's logit at the next detection
+LONG_INTERVAL = 1.0  # seconds between frames beyond which time is scaled: the networks were not trained on longer ones
+SCALED_INTERVAL = 0.5  # seconds that such an interval counts as
+RECENT_INTERVALS = 9  # of which the median is the usual one
+MIN_AGE = 2.5  # frames without a detection that a track survives, however short `max_age` is
 
 
 @dataclass(frozen=True)
@@ -27,12 +36,14 @@ class TrackMemory:
     """The live tracks, one row each: birth is concatenation, death is a mask."""
 
     state: Tensor  # (N, S) the motion model's
-    ids: Tensor  # (N,) int64
+    keys: Tensor  # (N,) int64, unique from birth to death
+    ids: Tensor  # (N,) int64, as reported; 0 until a track is first reported
     class_logits: Tensor  # (N, C) nats
     scores: Tensor  # (N,) of the last detection
     hits: Tensor  # (N,) detections so far
     time_since_update: Tensor  # (N,) seconds since the last detection
     confirmed: Tensor  # (N,) bool, has been reported
+    detection_rows: Tensor  # (N,) int64, of the given detections of the last frame; -1 if unmatched
 
     def __getitem__(self, rows: Tensor) -> TrackMemory:
         return TrackMemory(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -42,9 +53,12 @@ class TrackMemory:
 class AssociationTrace:
     """What the association of a frame was decided on, to see why an identity switched.
 
-    ids: (T,) of the live tracks, the rows of `predictions`. detections: those of at least `min_score`.
+    keys: (T,) of the live tracks, the rows of `predictions`, unique from birth to death. ids: (T,) as reported, 0 for a
+    track that was not reported yet. detections: those of at least `min_score`, with labels as columns of
+    `predictions.class_logits`.
     """
 
+    keys: Tensor
     ids: Tensor
     predictions: TrackPredictions
     detections: Detections
@@ -58,9 +72,11 @@ class Tracker:
     it is read from the file `weights` (default: the shipped networks), and so is the association if the file has one;
     otherwise that is ByteTrack's. min_score: detections below it are ignored. min_hits: detections before a track is
     reported (those of the first frame are reported at once). max_age: seconds without a detection after which a track
-    ends. frame_rate: assumed where `update` is not told the time.
+    ends. min_new_track: for the learned association, probability of being an object without a track from which a
+    detection starts one. boxes: "filtered" by the motion model, or as "detected". coasting: seconds for which a track
+    is reported while it is hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
 
-    Raises ValueError where `weights` are no such file, or are given beside a `motion`.
+    Raises ValueError if `weights` are no such file or are given beside a `motion`, or for an option out of range.
     """
 
     def __init__(
@@ -72,44 +88,68 @@ class Tracker:
         min_score: float = 0.1,
         min_hits: int = 2,
         max_age: float = 2.0,
+        min_new_track: float = 0.5,
+        boxes: Literal["filtered", "detected"] = "filtered",
+        coasting: float = 0.0,
         frame_rate: float = 30.0,
     ) -> None:
-        self.motion, self.association = _networks(motion, association, weights)
+        _check_range("min_score", min_score, 0, 1)
+        _check_range("min_hits", min_hits, 1)
+        _check_range("max_age", max_age, 0)
+        _check_range("min_new_track", min_new_track, 0, 1)
+        _check_range("coasting", coasting, 0)
+        _check_range("frame_rate", frame_rate, 1e-6)
+        if boxes not in ("filtered", "detected"):
+            raise ValueError(f"tracker.boxes: expected filtered or detected, got {boxes}")
+        self.motion, self.association = _networks(motion, association, weights, min_new_track)
         self.min_score, self.min_hits = min_score, min_hits
         self.max_age, self.frame_rate = max_age, frame_rate
+        self.boxes, self.coasting = boxes, coasting
         self.reset()
 
     def reset(self) -> None:
         """Forget every track: the next frame is the first of another video, and ids start again at 1."""
         self._time: float | None = None
-        self._next_id = 1
-        self._class_count = 1
-        self.memory = self._initiate(Detections.empty())
+        self._next_key = self._next_id = 1
+        self._labels = torch.zeros(1, dtype=torch.long)  # the label of each column of class logits, ascending
+        self._intervals: deque[float] = deque(maxlen=RECENT_INTERVALS)
+        self.memory = self._initiate(Detections.empty(), torch.zeros(0, dtype=torch.long))
         self.trace: AssociationTrace | None = None  # of the last frame
 
-    @torch.inference_mode()
     def update(self, detections: Detections, time: float | None = None, affine: Tensor | None = None) -> Tracks:
         """The tracks that were detected in this frame.
 
-        time: seconds, later than the last frame's; by default one frame later. affine: (2, 3) camera motion, from the
-        previous frame's pixels to this frame's; by default none. Raises ValueError where time does not increase.
+        time: seconds, later than the last frame's; by default one frame later. Where frames are usually more than
+        a second apart, time is scaled so that motion and association see half a second. affine: (2, 3) camera
+        motion, from the previous frame's pixels to this frame's; by default none. Detections whose box or score is not
+        finite are dropped with a warning. Raises ValueError if time does not increase, or for scores above 1.
         """
+        with torch.inference_mode():
+            tracks = self._update(detections, time, identity_affine() if affine is None else affine)
+        return Tracks(*(getattr(tracks, field.name).clone() for field in fields(tracks)))  # ordinary tensors
+
+    def _update(self, detections: Detections, time: float | None, affine: Tensor) -> Tracks:
+        given = detections
         is_first = self._time is None
         elapsed = self._time_step(time)
-        detections = detections[detections.scores >= self.min_score]
-        memory = self._predict(elapsed, identity_affine() if affine is None else affine, detections.labels)
+        rows = self._usable(detections)
+        detections = self._with_columns(detections[rows])
+        memory = self._predict(elapsed, affine)
         predictions = self._predictions(memory, elapsed)
         matches = self.association(predictions, detections)
-        self.trace = AssociationTrace(memory.ids, predictions, detections, matches)
-        memory = self._update_matched(memory, matches.tracks, detections[matches.detections])
-        memory = self._remove_lost(memory)
+        self.trace = AssociationTrace(memory.keys, memory.ids, predictions, detections, matches)
+        memory = self._update_matched(memory, matches, detections, rows)
+        memory = self._remove_lost(memory, elapsed)
         if len(matches.new_tracks):  # seldom, and a third of a millisecond
-            memory = _concatenate(memory, self._initiate(detections[matches.new_tracks], is_first))
-        self.memory = memory
-        return self._output(memory)
+            new = self._initiate(detections[matches.new_tracks], rows[matches.new_tracks], is_first)
+            memory = _concatenate(memory, new)
+        self.memory = self._assign_ids(memory)
+        return self._output(self.memory, given)
 
     def _time_step(self, time: float | None) -> float:
-        """Seconds since the last frame, 0 on the first one."""
+        """Seconds since the last frame, 0 on the first one, scaled if frames are usually far apart."""
+        if time is not None and not math.isfinite(time):
+            raise ValueError(f"time: expected seconds, got {time}")
         if self._time is None:
             self._time = 0.0 if time is None else time
             return 0.0
@@ -118,19 +158,46 @@ class Tracker:
         if not elapsed > 0:
             raise ValueError(f"time: expected more than the last frame's {self._time} s, got {now} s")
         self._time = now
-        return elapsed
+        self._intervals.append(elapsed)
+        usual = median(self._intervals)
+        if usual >= 5 and now == round(now) and len(self._intervals) == 5:
+            warnings.warn(
+                f"frames are {usual:g} s apart: if these times are milliseconds, divide them by 1000", stacklevel=4
+            )
+        return elapsed * SCALED_INTERVAL / usual if usual > LONG_INTERVAL else elapsed
 
-    def _predict(self, elapsed: float, affine: Tensor, labels: Tensor) -> TrackMemory:
-        """The memory at this frame's time, in its pixels, with a column of logits for every class in it."""
+    def _usable(self, detections: Detections) -> Tensor:
+        """(N,) the rows of the detections that are tracked."""
+        finite = detections.boxes.isfinite().all(1) & detections.scores.isfinite()
+        if not finite.all():
+            count = int((~finite).sum())
+            warnings.warn(f"{count} detections whose box or score is not finite were dropped", stacklevel=4)
+        if (detections.scores > 1).any():
+            highest = detections.scores.max().item()
+            raise ValueError(f"scores: expected 0 to 1, got {highest:g}: divide percentages by 100")
+        return (finite & (detections.scores >= self.min_score)).nonzero()[:, 0]
+
+    def _with_columns(self, detections: Detections) -> Detections:
+        """The detections with labels as columns of class logits, which are added for new labels: labels themselves may
+        be any numbers, and size nothing."""
+        labels = torch.cat([self._labels, detections.labels]).unique()
+        if len(labels) > len(self._labels):
+            logits = self.memory.class_logits
+            widened = logits.new_zeros(len(logits), len(labels))
+            widened[:, torch.searchsorted(labels, self._labels)] = logits
+            self.memory = replace(self.memory, class_logits=widened)
+            self._labels = labels
+        return replace(detections, labels=torch.searchsorted(self._labels, detections.labels))
+
+    def _predict(self, elapsed: float, affine: Tensor) -> TrackMemory:
+        """The memory at this frame's time, in its pixels."""
         memory = self.memory
-        self._class_count = max(self._class_count, int(labels.max()) + 1) if len(labels) else self._class_count
-        class_logits = pad(memory.class_logits, (0, self._class_count - memory.class_logits.shape[1]))
         state = memory.state
         if not torch.equal(affine, identity_affine()):
             state = self.motion.apply_camera_motion(state, affine)
         state = self.motion.predict(state, torch.full_like(memory.time_since_update, elapsed))
         time_since_update = memory.time_since_update + elapsed
-        return replace(memory, state=state, time_since_update=time_since_update, class_logits=class_logits)
+        return replace(memory, state=state, time_since_update=time_since_update)
 
     def _predictions(self, memory: TrackMemory, elapsed: float) -> TrackPredictions:
         position, sigma = self.motion.project(memory.state)
@@ -147,55 +214,90 @@ class Tracker:
             matched_last_frame=memory.time_since_update <= elapsed,
         )
 
-    def _update_matched(self, memory: TrackMemory, rows: Tensor, detections: Detections) -> TrackMemory:
-        """The memory after `rows` of it were given these detections, one each."""
+    def _update_matched(
+        self, memory: TrackMemory, matches: Matches, detections: Detections, given_rows: Tensor
+    ) -> TrackMemory:
+        """The memory after its matches; given_rows: of each detection in what the tracker was given."""
+        rows = matches.tracks
+        matched = detections[matches.detections]
+        detection_rows = torch.full_like(memory.ids, -1)
+        detection_rows[rows] = given_rows[matches.detections]
         state = memory.state.clone()
         scores = memory.scores.clone()
         class_logits = memory.class_logits.clone()
         hits = memory.hits.clone()
         time_since_update = memory.time_since_update.clone()
-        state[rows] = self.motion.update(state[rows], detections.boxes, detections.scores)
-        scores[rows] = detections.scores
-        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_evidence(detections)
+        state[rows] = self.motion.update(state[rows], matched.boxes, matched.scores)
+        scores[rows] = matched.scores
+        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_evidence(matched)
         hits[rows] += 1
         time_since_update[rows] = 0.0
         confirmed = memory.confirmed | (hits >= self.min_hits)
-        return TrackMemory(state, memory.ids, class_logits, scores, hits, time_since_update, confirmed)
+        return replace(
+            memory,
+            state=state,
+            class_logits=class_logits,
+            scores=scores,
+            hits=hits,
+            time_since_update=time_since_update,
+            confirmed=confirmed,
+            detection_rows=detection_rows,
+        )
 
-    def _remove_lost(self, memory: TrackMemory) -> TrackMemory:
+    def _remove_lost(self, memory: TrackMemory, elapsed: float) -> TrackMemory:
         """The memory without tracks past `max_age`, and without unconfirmed ones that were not matched at once."""
         matched = memory.time_since_update == 0
-        alive = (memory.time_since_update <= self.max_age) & (memory.confirmed | matched)
+        max_age = max(self.max_age, MIN_AGE * elapsed)
+        alive = (memory.time_since_update <= max_age) & (memory.confirmed | matched)
         return memory if bool(alive.all()) else memory[alive]
 
-    def _initiate(self, detections: Detections, confirmed: bool = False) -> TrackMemory:
-        """New tracks, one for each detection."""
+    def _initiate(self, detections: Detections, rows: Tensor, confirmed: bool = False) -> TrackMemory:
+        """New tracks, one for each detection; rows: (N,) of these in what the tracker was given."""
         count = len(detections)
-        ids = torch.arange(self._next_id, self._next_id + count)
-        self._next_id += count
+        keys = torch.arange(self._next_key, self._next_key + count)
+        self._next_key += count
         hits = torch.ones(count, dtype=torch.long)
         return TrackMemory(
             state=self.motion.initiate(detections.boxes, detections.scores),
-            ids=ids,
+            keys=keys,
+            ids=torch.zeros_like(keys),
             class_logits=self._class_evidence(detections),
             scores=detections.scores,
             hits=hits,
             time_since_update=torch.zeros(count),
             confirmed=(hits >= self.min_hits) | confirmed,
+            detection_rows=rows,
         )
+
+    def _assign_ids(self, memory: TrackMemory) -> TrackMemory:
+        """The memory with the next ids for tracks that are reported for the first time, so that ids have no gaps."""
+        new = (memory.confirmed & (memory.ids == 0)).nonzero()[:, 0]
+        if not len(new):
+            return memory
+        ids = memory.ids.clone()
+        ids[new] = torch.arange(self._next_id, self._next_id + len(new))
+        self._next_id += len(new)
+        return replace(memory, ids=ids)
 
     def _class_evidence(self, detections: Detections) -> Tensor:
         """(N, C) what each detection adds to its track's class logits, nats."""
-        return CLASS_WEIGHT * detections.scores[:, None] * one_hot(detections.labels, self._class_count)
+        scores = detections.scores.clamp(min=1e-3)  # a class is better than none
+        return CLASS_WEIGHT * scores[:, None] * one_hot(detections.labels, len(self._labels))
 
-    def _output(self, memory: TrackMemory) -> Tracks:
-        rows = (memory.confirmed & (memory.time_since_update == 0)).nonzero()[:, 0]
+    def _output(self, memory: TrackMemory, given: Detections) -> Tracks:
+        """The confirmed tracks that were matched in this frame, or are still coasting."""
+        rows = (memory.confirmed & (memory.time_since_update <= self.coasting)).nonzero()[:, 0]
         boxes = box_convert(self.motion.project(memory.state[rows])[0], "cxcywh", "xyxy")
-        return Tracks(boxes, memory.scores[rows], memory.class_logits[rows].argmax(1), memory.ids[rows])
+        detection_rows = memory.detection_rows[rows]
+        if self.boxes == "detected":
+            matched = detection_rows >= 0
+            boxes[matched] = given.boxes[detection_rows[matched]]
+        labels = self._labels[memory.class_logits[rows].argmax(1)]
+        return Tracks(boxes, memory.scores[rows], labels, memory.ids[rows], detection_rows)
 
 
 def _networks(
-    motion: Motion | None, association: Association | None, weights: str | Path | None
+    motion: Motion | None, association: Association | None, weights: str | Path | None, min_new_track: float
 ) -> tuple[Motion, Association]:
     if motion is not None:
         if weights is not None:
@@ -204,8 +306,15 @@ def _networks(
     file = weights or SHIPPED
     loaded = load_motion(file)
     if association is None and holds(file, "association"):
-        association = GraphAssociation(loaded, load_graph(file))
+        association = GraphAssociation(loaded, load_graph(file), min_new_track)
     return loaded, association or ByteAssociation()
+
+
+def _check_range(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Raise ValueError for an option that is not a number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        expected = f"a number of at least {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
+        raise ValueError(f"tracker.{name}: expected {expected}, got {value}")
 
 
 def _concatenate(a: TrackMemory, b: TrackMemory) -> TrackMemory:

@@ -82,7 +82,7 @@ def record(
         trace = tracker.trace
         if trace is not None and len(trace.ids) and len(trace.detections):
             identities = identify(trace.detections.boxes, truth)
-            matches = true_matches(recording.graph, [votes[k] for k in trace.ids.tolist()], identities)
+            matches = true_matches(recording.graph, [votes[k] for k in trace.keys.tolist()], identities)
             samples.append(AssociationSample(recording.graph, *matches, true_objectness(identities, truth)))
         update_votes(votes, tracker, truth)
     return samples, results
@@ -128,7 +128,7 @@ def update_votes(votes: Votes, tracker: Tracker, truth: Tracks) -> None:
             row[identity] *= VOTE_DECAY
     memory = tracker.memory[tracker.memory.time_since_update == 0]
     boxes = box_convert(tracker.motion.project(memory.state)[0], "cxcywh", "xyxy")
-    for track, identity in zip(memory.ids.tolist(), identify(boxes, truth).tolist(), strict=True):
+    for track, identity in zip(memory.keys.tolist(), identify(boxes, truth).tolist(), strict=True):
         row = votes.setdefault(track, {})
         row[identity] = row.get(identity, 0.0) + 1
 

@@ -1,0 +1,60 @@
+"""grutrack convert: annotations and results from one format into another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from track.app.cli import command
+from track.formats.annotated import AnnotatedVideo, Format
+from track.formats.coco import COCO
+from track.formats.cvat import CVAT, MOT
+from track.formats.kitti import KITTI
+from track.formats.tabular import CSV, JSONL, PARQUET
+from track.formats.visdrone import VISDRONE
+
+FORMATS = {one.name: one for one in (CVAT, COCO, PARQUET, JSONL, CSV, VISDRONE, MOT, KITTI)}  # in this order tried
+
+
+@command("convert")
+def main(cfg: DictConfig) -> None:
+    """Print what the source is, and every file that was written."""
+    if cfg.format not in FORMATS:
+        raise ValueError(f"format: expected one of {', '.join(sorted(FORMATS))}, got {cfg.format}")
+    target, source = FORMATS[cfg.format], Path(str(cfg.source))
+    found = detect_format(source)
+    print(f"source: {found.title}")
+    videos = found.read(source)
+    check_names(source, videos)
+    for video in videos:
+        print(describe(video))
+    for file in target.write(Path(str(cfg.output)), videos):
+        print(f"written: {file} ({target.title})")
+
+
+def detect_format(source: Path) -> Format:
+    """The format of a file or folder, by its content. Raises ValueError if it is none of `FORMATS`."""
+    if not source.exists():
+        raise ValueError(f"source: {source}: no such file or folder")
+    found = next((one for one in FORMATS.values() if one.matches(source)), None)
+    if found is None:
+        titles = ", ".join(one.title for one in FORMATS.values())
+        raise ValueError(f"source: {source}: expected annotations or results as {titles}; see docs/data.md")
+    return found
+
+
+def check_names(source: Path, videos: list[AnnotatedVideo]) -> None:
+    """Raise ValueError if there is no video, or if two have the same name: one's file would replace the other's."""
+    names = [video.name for video in videos]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated or not videos:
+        reason = f"two videos are called {repeated}, expected each name once" if repeated else "no videos in it"
+        raise ValueError(f"source: {source}: {reason}")
+
+
+def describe(video: AnnotatedVideo) -> str:
+    """One line: name, frames, boxes and classes."""
+    boxes = sum(map(len, video.frames))
+    classes = ", ".join(video.name_of(label) for label in video.labels())
+    return f"{video.name}: {len(video.frames)} frames, {boxes} boxes, classes: {classes or 'none'}"
