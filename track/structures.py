@@ -26,7 +26,7 @@ class Frame:
     @property
     def is_blank(self) -> bool:
         """Whether the frame was made by `blank`, so that its image shows nothing."""
-        return self.image.stride() == (0, 0, 0)
+        return self.image.untyped_storage().nbytes() == 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ class Detections:
         table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 4 + len(fields(cls)) - 1)
         columns = [table[:, 4].float(), *(column.long() for column in table[:, 5:].T)]
         return cls(table[:, :4].float(), *columns)
+
+
+def class_name(label: int, names: Sequence[str]) -> str:
+    """The name of a class: `names[label]`, or "class 5" for a label without a name."""
+    return names[label] if 0 <= label < len(names) else f"class {label}"
 
 
 def _type_name(column: object) -> str:

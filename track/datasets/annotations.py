@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from track.checkpoint import first_line
 from track.detection.detector import label_of
 from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
 from track.geometry import occluded_fraction
@@ -111,7 +112,7 @@ def coco(file: Path, classes: Sequence[str]) -> list[AnnotatedImage]:
         sizes = torch.tensor([images[image][1:] for image, *_ in rows]).reshape(len(rows), 2)
         categories = [names[category] for _, category, *_ in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = f"{type(error).__name__} {str(error).splitlines()[0]}"
+        reason = f"{type(error).__name__} {first_line(error)}"
         raise ValueError(f"{file}: expected COCO's json of images, annotations and categories ({reason})") from error
     for name in classes:
         label_of(name, list(names.values()))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from track.checkpoint import atomic_write
+from track.checkpoint import atomic_write, first_line
 from track.geometry import compose_affines
 from track.structures import Detections, Tracks
 
@@ -161,8 +161,7 @@ def read_sequence(path: str | Path) -> MotSequence:
         parser.read_string(ini.read_text(encoding="utf-8-sig"))
         section = parser["Sequence"]
     except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{ini}: expected an ini file with a [Sequence] section ({reason})") from error
+        raise ValueError(f"{ini}: expected an ini file with a [Sequence] section ({first_line(error)})") from error
 
     def number(key: str) -> float:
         try:

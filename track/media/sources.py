@@ -84,16 +84,23 @@ def open_source(
 class VideoFile:
     """A video file, local or on a web server.
 
-    video: the file's capture if it is already open; the first iteration uses it, later ones open the file again. Raises
+    video: the file's capture if it is already open; the first iteration uses it, later ones open the file again.
+    is_one_of_several: whether a folder of videos was named, so that a file beside it may be another video's. Raises
     ValueError if the file cannot be opened and, unless `report` is given, after the last frame if that is not its end.
     """
 
     is_live = False
 
     def __init__(
-        self, path: str | Path, report: Report | None = None, video: cv2.VideoCapture | None = None, pixels: bool = True
+        self,
+        path: str | Path,
+        report: Report | None = None,
+        video: cv2.VideoCapture | None = None,
+        pixels: bool = True,
+        is_one_of_several: bool = False,
     ) -> None:
         self.path, self.report, self.pixels = path, report or _refuse, pixels
+        self.is_one_of_several = is_one_of_several
         self._video: cv2.VideoCapture | None = video or open_capture(path)
         self.footage, self.selection = Path(source_name(path)), "all"
         self.name = self.footage.stem
@@ -122,7 +129,7 @@ class VideoFile:
     def without_pixels(self) -> VideoFile:
         """See `VideoSource`."""
         video, self._video = self._video, None
-        return VideoFile(self.path, self.report, video, pixels=False)
+        return VideoFile(self.path, self.report, video, False, self.is_one_of_several)
 
     def close(self) -> None:
         """See `VideoSource`."""
@@ -229,8 +236,9 @@ class SequenceSource:
             while index < len(numbers) and numbers[index] <= last:
                 yield frame.image if numbers[index] == last else None
                 index += 1
-        if index < len(numbers) and self.report is None:
-            raise ValueError(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, found {last}")
+        if index < len(numbers) and images is None:  # unreadable images were reported one by one
+            report = self.report or _refuse
+            report(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, got {last}")
         yield from repeat(None, len(numbers) - index)
 
 
@@ -260,12 +268,12 @@ def find_sources(
         sequences = find_sequences(path, selection.split, selection.stride, selection.drop_rate, selection.names)
         return (SequenceSource(sequence, report) for sequence in sequences)
     if selection != Selection(names=selection.names):
-        raise ValueError(f"{name}: split, stride and drop_rate are for MOTChallenge sequences, found none")
+        raise ValueError(f"{name}: split, stride and drop_rate apply to MOTChallenge sequences only, found none")
     videos = _video_files(path, selection.names) if path.is_dir() else []
     if videos:
-        return (VideoFile(video, report) for video in videos)
+        return (VideoFile(video, report, is_one_of_several=len(videos) > 1) for video in videos)
     if selection.names is not None:
-        raise ValueError(f"{name}: sequences are for a folder of sequences or videos")
+        raise ValueError(f"{name}: sequences= applies to a folder of sequences or videos only")
     if path.is_dir() and not image_files(path):
         raise ValueError(f"{name}: no sequences below it, expected folders with a seqinfo.ini, videos or images")
     opened = open_source(source, report)

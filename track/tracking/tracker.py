@@ -54,13 +54,13 @@ class AssociationTrace:
 class Tracker:
     """Tracks every object online: `tracks = tracker.update(detections, time)` for each frame in order.
 
-    motion: predicts boxes. association: matches them to detections and starts new tracks. Where `motion` is not given,
-    it is read from the file `weights` (default: the shipped networks), and so is the association if the file has one;
-    otherwise that is ByteTrack's. min_score: detections below it are ignored. min_hits: detections before a track is
+    motion: predicts boxes. association: matches them to detections and starts new tracks. Without `motion`, it is
+    loaded from `weights` (default: the shipped file), as is the association if the file holds one; otherwise
+    ByteTrack's rule is used. min_score: detections below it are ignored. min_hits: detections before a track is
     reported (those of the first frame are reported at once). max_age: seconds without a detection after which a track
-    ends. frame_rate: assumed where `update` is not told the time.
+    ends. frame_rate: assumed if `update` is not told the time.
 
-    Raises ValueError where `weights` are no such file, or are given beside a `motion`.
+    Raises ValueError if `weights` is not a weights file, or is given together with `motion`.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Tracker:
         """The tracks that were detected in this frame.
 
         time: seconds, later than the last frame's; by default one frame later. affine: (2, 3) camera motion, from the
-        previous frame's pixels to this frame's; by default none. Raises ValueError where time does not increase.
+        previous frame's pixels to this frame's; by default none. Raises ValueError if time does not increase.
         """
         is_first = self._time is None
         elapsed = self._time_step(time)
@@ -156,7 +156,7 @@ class Tracker:
         time_since_update = memory.time_since_update.clone()
         state[rows] = self.motion.update(state[rows], detections.boxes, detections.scores)
         scores[rows] = detections.scores
-        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_evidence(detections)
+        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_logit_gain(detections)
         hits[rows] += 1
         time_since_update[rows] = 0.0
         confirmed = memory.confirmed | (hits >= self.min_hits)
@@ -177,14 +177,14 @@ class Tracker:
         return TrackMemory(
             state=self.motion.initiate(detections.boxes, detections.scores),
             ids=ids,
-            class_logits=self._class_evidence(detections),
+            class_logits=self._class_logit_gain(detections),
             scores=detections.scores,
             hits=hits,
             time_since_update=torch.zeros(count),
             confirmed=(hits >= self.min_hits) | confirmed,
         )
 
-    def _class_evidence(self, detections: Detections) -> Tensor:
+    def _class_logit_gain(self, detections: Detections) -> Tensor:
         """(N, C) what each detection adds to its track's class logits, nats."""
         return CLASS_WEIGHT * detections.scores[:, None] * one_hot(detections.labels, self._class_count)
 
