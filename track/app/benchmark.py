@@ -1,4 +1,4 @@
-"""grutrack benchmark: milliseconds per frame, beside a public tracker in the same run.
+"""grutrack benchmark: milliseconds per frame, compared with a public tracker in the same run.
 
 Ratios to the public tracker are worth comparing; milliseconds on another machine are not.
 """

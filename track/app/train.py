@@ -35,7 +35,7 @@ def train(cfg: DictConfig) -> None:
     trainer = instantiate(cfg.trainer)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    finally:  # Lightning starts the file anew
+    finally:  # Lightning starts the file again
         parts = [before] if len(before) else []
         if curves.is_file():
             parts.append(pd.read_csv(curves))
