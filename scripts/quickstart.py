@@ -96,7 +96,7 @@ def real_sequences(root: Path) -> Path:
 
 WHAT_IS_THERE = """\
   tracks.mp4          the first held-out video with its tracks, plays in a browser
-  demo/               trajectories.png, heatmap.png, and who crossed the line (events.csv)
+  demo/               trajectories.png, heatmap.png, and the line crossings (events.csv)
   metrics.csv         the scores of the held-out videos
   tracks/*.txt        their tracks, in MOTChallenge format
   detector/, motion/  weights, curves.png and metrics.csv of the two trainings

@@ -1,3 +1,5 @@
+"""Analytics: crossings, dwell times, speeds and heatmaps of paths computed by hand; malformed regions."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from track.checkpoint import atomic_write, holds, load, save
+from track.checkpoint import atomic_write, first_line, holds, load, save
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -36,7 +36,9 @@ def test_networks_and_options_survive_a_round_trip(file: Path) -> None:
 
 def test_a_file_tells_which_networks_it_holds(file: Path) -> None:
     assert [holds(file, name) for name in ("a", "b", "c")] == [True, True, False]
-    with pytest.raises(ValueError, match=r"the weights of a c, as `grutrack train` writes them \(it has a, b\)"):
+    with pytest.raises(
+        ValueError, match=r"expected c weights, as `grutrack train` writes them \(the file holds a, b\)"
+    ):
         load(file, "c", linear)
 
 
@@ -45,8 +47,16 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     for path in (tmp_path / "x", tmp_path / "absent"):
         with pytest.raises(ValueError, match=rf"{path}: expected weights, as `grutrack train` writes them"):
             holds(path, "a")
-        with pytest.raises(ValueError, match=rf"{path}: expected the weights of a a, as `grutrack train` writes them"):
+        with pytest.raises(ValueError, match=rf"{path}: expected a weights, as `grutrack train` writes them"):
             load(path, "a", linear)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(ValueError("first\nsecond"), "first"), (EOFError(), "EOFError"), (RuntimeError("\nmessage\n"), "message")],
+)
+def test_an_error_is_named_by_its_first_line_or_its_type(error: Exception, line: str) -> None:
+    assert first_line(error) == line
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])

@@ -1,3 +1,5 @@
+"""The pipeline: order, batches and errors of its results, camera motion by mode, detections from files."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -350,7 +352,7 @@ def test_an_image_folders_detections_are_read_from_beside_it(tmp_path: Path) -> 
 
 def test_missing_malformed_or_too_many_detections_are_refused(tmp_path: Path) -> None:
     video, sequence = write_video(tmp_path / "a.mp4"), write_sequence(tmp_path / "MOT-01")
-    with pytest.raises(ValueError, match=r"absent\.txt: expected a text file"):
+    with pytest.raises(ValueError, match=r"absent\.txt: no such file, expected the detections of a"):
         detections_from_file("absent.txt", video)
     with pytest.raises(ValueError, match=r"MOT-01/absent\.txt: no such file, expected the sequence to have it"):
         detections_from_file("absent.txt", sequence)

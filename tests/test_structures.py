@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from track.structures import Detections, Frame, Tracks
+from track.structures import Detections, Frame, Tracks, class_name
 
 ROWS = Tracks.from_rows([[0, 0, 2, 4, 0.9, 1, 7], [1, 1, 3, 3, 0.4, 3, 2]])
 
@@ -48,3 +48,17 @@ def test_a_blank_frame_has_its_size_and_takes_one_byte() -> None:
     assert (frame.image.shape, frame.image.dtype, int(frame.image.sum())) == ((3, 1080, 1920), torch.uint8, 0)
     assert frame.image.untyped_storage().nbytes() == 1
     assert not Frame(torch.zeros(3, 4, 6, dtype=torch.uint8), 0.0, 1).is_blank
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (5, 1)])
+def test_a_blank_frame_may_have_any_size(height: int, width: int) -> None:
+    assert Frame.blank(height, width, 0.0, 1).is_blank
+    assert not Frame(torch.zeros(3, height, width, dtype=torch.uint8), 0.0, 1).is_blank
+
+
+def test_a_grey_image_seen_as_three_channels_is_not_blank() -> None:
+    assert not Frame(torch.zeros(1, 4, 6, dtype=torch.uint8).expand(3, 4, 6), 0.0, 1).is_blank
+
+
+def test_a_label_without_a_name_is_called_by_its_number() -> None:
+    assert [class_name(label, ["background", "person"]) for label in (1, 2, -1)] == ["person", "class 2", "class -1"]

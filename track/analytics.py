@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from track.geometry import foot_points
-from track.structures import TrackedFrame, Tracks
+from track.structures import TrackedFrame, Tracks, class_name
 
 BORDER_MARGIN = 0.05  # fraction of the box's height: closer to a border than that, the side is uncertain
 FORGET_AFTER = 60.0  # seconds without a detection after which an id's last position is forgotten
@@ -60,7 +60,7 @@ class EventFile:
     def write(self, result: TrackedFrame) -> None:
         """Append the events of the analytics' last frame."""
         rows = [
-            (f"{e.time:.3f}", e.id, _class_name(e.label, self.label_names), e.kind, e.name, e.direction)
+            (f"{e.time:.3f}", e.id, class_name(e.label, self.label_names), e.kind, e.name, e.direction)
             for e in self.analytics.events
         ]
         if self.started:
@@ -90,7 +90,8 @@ class SceneAnalytics:
     counts: number of distinct ids so far for each label; an id counts under its latest label.
     visible: number of ids in the last frame for each label.
     speeds: for each id in the last frame, its speed over its last half second, at least two positions, nan if there is
-        only one; metres per second if `metres_per_pixel` is given, else pixels per second. `speed` names its limits.
+        only one; metres per second if `metres_per_pixel` is given, else pixels per second; see `speed`
+        for its limitations.
     heatmap: (h, w) float64 seconds that foot points spent in each cell, 96 columns; a frame counts for the time since
         the previous one, foot points outside the image count at its edge.
     events: those of the last frame only.
@@ -211,7 +212,7 @@ class SceneAnalytics:
     def summary(self, label_names: Sequence[str]) -> str:
         """One line of text for each class, line and zone. label_names: the class name of each label."""
         classes = (
-            f"{_class_name(label, label_names)}: {count} so far, {self.visible[label]} now"
+            f"{class_name(label, label_names)}: {count} so far, {self.visible[label]} now"
             for label, count in sorted(self.counts.items())
         )
         return "\n".join([*classes, *(region.summary(label_names) for region in self._regions.values())])
@@ -307,7 +308,7 @@ class Region:
 
     corners: (2, 2) or (P, 2) float64 pixels. entries, exits: counts for each label. inside: ids of the last frame.
     dwell: seconds for each id. positions: for each id (time of its last frame, side, x, y), where the side is 1 inside,
-    -1 outside and 0 while it has never been certain, and x, y is the foot point at which it was last certain.
+    -1 outside and 0 until first certain, and x, y is the foot point at which it was last certain.
     """
 
     kind: Literal["line", "zone"]
@@ -385,10 +386,6 @@ def _numbers(values: object) -> Tensor:
         return torch.empty(0)
 
 
-def _class_name(label: int, label_names: Sequence[str]) -> str:
-    return label_names[label] if 0 <= label < len(label_names) else f"class {label}"
-
-
 def _count_text(counter: Counter[int], verb: str, label_names: Sequence[str]) -> str:
-    parts = ", ".join(f"{count} {_class_name(label, label_names)}" for label, count in sorted(counter.items()))
+    parts = ", ".join(f"{count} {class_name(label, label_names)}" for label, count in sorted(counter.items()))
     return f"{counter.total()} {verb}" + (f" ({parts})" if parts else "")

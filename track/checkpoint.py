@@ -40,16 +40,15 @@ def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Ne
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if name not in metadata:
-                raise ValueError(f"it has {', '.join(sorted(metadata)) or 'no networks'}")
+                raise ValueError(f"the file holds {', '.join(sorted(metadata)) or 'no networks'}")
             keys = [key for key in file.keys() if key.startswith(f"{name}.")]  # noqa: SIM118 - not a dict
             tensors = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in keys}
         options: Options = json.loads(metadata[name])
         network = build(**options)
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        expected = f"expected the weights of a {name}, as `grutrack train` writes them"
-        raise ValueError(f"{path}: {expected} ({reason})") from error
+        expected = f"expected {name} weights, as `grutrack train` writes them"
+        raise ValueError(f"{path}: {expected} ({first_line(error)})") from error
     return network.eval().requires_grad_(False), options
 
 
@@ -60,6 +59,11 @@ def holds(path: str | Path, name: str) -> bool:
             return name in (file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: expected weights, as `grutrack train` writes them ({error})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the error's type if it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

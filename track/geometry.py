@@ -1,4 +1,4 @@
-"""Geometry shared by several rooms: affine camera motion, foot points and centres of boxes, occlusion."""
+"""Geometry: affine camera motion, foot points, centres, occlusion."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ for result in Pipeline(detector, OpticalFlow(), tracker)(open_source("street.mp4
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from track.detection.source import DetectionSource, PrecomputedDetections
-from track.formats.mot import read_detections
+from track.detection.source import DetectionSource, PrecomputedDetections, with_probabilities
+from track.formats.mot import last_frame, read_detections
 from track.media.sources import ImageFolder, SequenceSource, VideoFile, VideoSource, prefetch
 from track.structures import Detections, Frame, Observation, TrackedFrame
 from track.tracking.camera_motion import AffineFile, CameraMotion, OpticalFlow, Static
@@ -50,12 +50,13 @@ class Pipeline:
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether the frames' images are looked at; if not, `source.without_pixels()` will do."""
+        """Whether detections or camera motion are computed from the frames' images."""
         return self.detections.needs_pixels or self.camera_motion.needs_pixels
 
-    def __call__(self, source: VideoSource) -> Iterator[TrackedFrame]:
+    def __call__(self, source: VideoSource, pixels: bool = True) -> Iterator[TrackedFrame]:
         """Track a video from its first frame.
 
+        pixels: whether the sinks read the frames' images; if not, these are decoded only if the pipeline itself does.
         Files are read ahead on another thread and may be detected several frames at a time; each frame of a live source
         is tracked before the next one is taken. Raises ValueError when the source cannot be read any further, after the
         frames before that point.
@@ -64,7 +65,8 @@ class Pipeline:
         if source.is_live:
             yield from map(self.step, source)
         else:
-            for frame, detections in self.detections.detect(prefetch(source)):
+            frames = source if pixels or self.needs_pixels else source.without_pixels()
+            for frame, detections in self.detections.detect(prefetch(frames)):
                 yield self._track(frame, detections)
 
     def step(self, frame: Frame) -> TrackedFrame:
@@ -101,16 +103,26 @@ def camera_motion_for(mode: str, source: VideoSource) -> CameraMotion:
     return OpticalFlow()
 
 
-def detections_from_file(file: str, source: VideoSource) -> PrecomputedDetections:
-    """The detections of a source from a MOTChallenge file: in the sequence's folder, beside the footage, or as given.
+def detections_from_file(
+    file: str, source: VideoSource, scores: str = "auto", report: Callable[[str], None] = print
+) -> PrecomputedDetections:
+    """The detections of a source from a MOTChallenge file.
 
-    Raises ValueError if the file is absent or malformed, or if the source does not know how many frames it has.
+    file: in the sequence's folder; for a video or folder of images in a folder of the video's name beside it, beside
+    it, or as given; of several videos in a folder, only in those folders of their names. Raises ValueError if the file is absent or malformed, or if the source is live.
     """
     if isinstance(source, SequenceSource):
-        return PrecomputedDetections(source.sequence.detections(file))
-    if source.frame_count is None:
-        raise ValueError(f"detections: {source.name} does not say how many frames it has, expected a file or folder")
-    path = Path(file)
-    if isinstance(source, VideoFile | ImageFolder) and (source.footage.parent / file).is_file():
-        path = source.footage.parent / file
-    return PrecomputedDetections(read_detections(path, source.frame_count))
+        detections = source.sequence.detections(file)
+        return PrecomputedDetections(with_probabilities(detections, scores, source.sequence.path / file, report))
+    if source.is_live:
+        raise ValueError(f"detections: {source.name} is a camera or stream, expected a file or folder")
+    places = [Path(file)]
+    if isinstance(source, VideoFile | ImageFolder):
+        folder = source.footage.parent
+        places = [folder / source.footage.stem / file, folder / file, Path(file)]
+        if isinstance(source, VideoFile) and source.is_one_of_several:
+            places = places[:1]
+    path = next((place for place in places if place.is_file()), places[0])
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, expected the detections of {source.name}")
+    return PrecomputedDetections(with_probabilities(read_detections(path, last_frame(path)), scores, path, report))

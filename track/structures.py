@@ -28,7 +28,7 @@ class Frame:
     @property
     def is_blank(self) -> bool:
         """Whether the frame was made by `blank`, so that its image shows nothing."""
-        return self.image.stride() == (0, 0, 0)
+        return self.image.untyped_storage().nbytes() == 1
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,11 @@ class Detections:
         if isinstance(self, Tracks):
             columns |= {"id": self.ids.tolist(), "detection_row": self.detection_rows.tolist()}
         return pandas.DataFrame(columns)
+
+
+def class_name(label: int, names: Sequence[str]) -> str:
+    """The name of a class: `names[label]`, or "class 5" for a label without a name."""
+    return names[label] if 0 <= label < len(names) else f"class {label}"
 
 
 def _type_name(column: object) -> str:

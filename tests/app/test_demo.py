@@ -121,7 +121,7 @@ def test_an_http_video_is_tracked_whole(street: list[str], tmp_path: Path, call:
     [
         (["output=o.csv"], "source: expected a value, see --help"),
         (["source=absent.mp4", "detections=x.txt", "output=o.csv"], "absent.mp4: no such file"),
-        (["source=99", "output=o.csv"], "camera 99: not there"),
+        (["source=99", "output=o.csv"], "camera 99: cannot be opened"),
         (["source=text.mp4", "output=o.csv"], "text.mp4: expected a video"),
         (["source=video.mp4", "output=out.gif"], "output: out.gif: expected a name that ends with .mp4, .txt, "),
         (["source=video.mp4", "output=text.mp4/out.csv"], "text.mp4"),
@@ -131,6 +131,9 @@ def test_an_http_video_is_tracked_whole(street: list[str], tmp_path: Path, call:
         (["source=video.mp4", "zones={queue: [[0,0],[1,1]]}", "output=o.csv"], "zone queue: expected three or more p"),
         (["source=video.mp4", "metres_per_pixel=far", "output=o.csv"], "metres_per_pixel: expected a positive number"),
         (["source=video.mp4", "output=1"], "output: 1: expected a name that ends with .mp4, .txt, "),
+        (["source=video.mp4", "output=video.mp4"], "output: video.mp4: expected a file that is neither an input nor"),
+        (["source=video.mp4", "output=[a.csv,./a.csv]"], "output: a.csv: expected a file that is neither an input nor"),
+        (["source=video.mp4", "detections=d.txt", "output=d.txt"], "output: d.txt: expected a file that is neither an"),
         (["source=video.mp4", "viewer=screen"], "viewer: expected window, rerun or a file.rrd, got screen"),
         (
             ["source=rtsp://127.0.0.1:1/?channel=1&subtype=0", "output=o.csv"],

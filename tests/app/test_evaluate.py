@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from tests.conftest import Call, Finished
+from tests.evaluation.test_plots import LINE_COLOURS, horizontal_line, pixels_of
+from track.display.draw import colour_of
 from track.evaluation.tracking import METRICS, evaluate_tracking
-from track.formats.mot import write_tracks
-from track.media.images import read_image
+from track.formats.mot import read_tracks, write_tracks
 from track.structures import Tracks
 
 Evaluate = Callable[..., Finished]
@@ -225,9 +227,11 @@ def test_detections_alone_are_scored(streets: Path, tmp_path: Path, call: Call) 
     rows = dict(line.split(",", 1) for line in (tmp_path / "out/metrics-detections.csv").read_text().splitlines())
     assert rows["sequence"] == "AP,AP50,recall,precision"
     assert [float(value) for value in rows["OVERALL"].split(",")] == pytest.approx([100] * 4, abs=0.01)
-    curve = read_image(tmp_path / "out/metrics-detections.png")
-    assert curve is not None
-    assert len(curve.flatten(1).unique(dim=1).T) > 3  # axes, and a line for each sequence
+    plot = tmp_path / "out/metrics-detections.png"
+    _, left, right = horizontal_line(plot, LINE_COLOURS[1])  # precision 1 at every recall, drawn over the first line
+    assert right - left > 400
+    assert len(pixels_of(plot, LINE_COLOURS[0])) > 0  # in the legend
+    assert len(pixels_of(plot, LINE_COLOURS[2])) == 0
 
 
 def test_without_predictions_evaluate_tracks_first_and_plots_identities(
@@ -238,7 +242,10 @@ def test_without_predictions_evaluate_tracks_first_and_plots_identities(
     assert done.code == 0, done.err
     assert (tmp_path / "out/street-04-00.txt").is_file()
     assert pd.read_csv(tmp_path / "out/metrics.csv").MOTA.tolist()[0] > 85
-    assert read_image(tmp_path / "out/street-04-00.png") is not None
+    results = torch.cat([frame.ids for frame in read_tracks(tmp_path / "out/street-04-00.txt", 25)])
+    ids, counts = results.unique(return_counts=True)
+    longest = int(ids[counts.argmax()])
+    assert len(pixels_of(tmp_path / "out/street-04-00.png", colour_of(longest), tolerance=1)) > 1000
 
 
 def test_a_detector_is_built_once(streets: Path, detector: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,11 +117,14 @@ def test_a_folder_of_videos_is_a_source(streets: Path, tmp_path: Path, call: Cal
     (tmp_path / "videos").mkdir()
     for name in ("street-04-00", "street-04-01"):
         make_video(streets / name, tmp_path / "videos" / f"{name}.mp4")
-        shutil.copy(streets / name / "det/det.txt", tmp_path / "videos" / "det.txt")
+        (tmp_path / "videos" / name).mkdir()
+        shutil.copy(streets / name / "det/det.txt", tmp_path / "videos" / name / "det.txt")
     options = "source=videos", "detections=det.txt", "tracker=bytetrack", "camera=none"
     done = call("predict", *options, "output_dir=out")
     assert done.code == 0, done.err
     assert sorted(file.name for file in (tmp_path / "out").glob("*.txt")) == ["street-04-00.txt", "street-04-01.txt"]
+    first, second = (read_tracks(tmp_path / f"out/street-04-0{k}.txt", 25) for k in (0, 1))
+    assert first[10].boxes.tolist() != second[10].boxes.tolist()
     some = call("predict", *options, "sequences=[street-04-01]", "output_dir=some")
     assert some.code == 0, some.err
     assert [file.name for file in (tmp_path / "some").glob("*.txt")] == ["street-04-01.txt"]
@@ -135,6 +138,28 @@ def test_frames_after_a_skipped_image_keep_their_numbers(streets: Path, tmp_path
     assert done.code == 0, done.err
     frames = {int(row.split(",")[0]) for row in (tmp_path / "out/images.txt").open()}
     assert frames == set(range(1, 26)) - {5}
+
+
+def test_detections_of_several_videos_are_never_one_shared_file(streets: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a", "b"):
+        make_video(streets / "street-04-00", tmp_path / f"videos/{name}.mp4")
+    shutil.copy(streets / "street-04-00/det/det.txt", tmp_path / "videos" / "det.txt")
+    done = call("predict", "source=videos", "detections=det.txt", "camera=none", "output_dir=out")
+    assert done.code == 1
+    assert "videos/a/det.txt: no such file, expected the detections of a" in done.err
+
+
+def test_images_overwritten_in_place_are_detected_again(
+    streets: Path, detector: str, tmp_path: Path, call: Call
+) -> None:
+    shutil.copytree(streets / "street-04-00/img1", tmp_path / "images")
+    options = "source=images", detector, "camera=none", "output_dir=out"
+    assert call("predict", *options).code == 0
+    assert "earlier run" in call("predict", *options).out
+    for file in (streets / "street-04-01/img1").iterdir():
+        (tmp_path / "images" / file.name).write_bytes(file.read_bytes())
+    assert "earlier run" not in call("predict", *options).out
 
 
 def test_predict_and_demo_give_the_same_rows(streets: Path, detector: str, tmp_path: Path, call: Call) -> None:
@@ -200,10 +225,21 @@ def test_interpolation_fills_a_gap_and_says_that_it_looks_ahead(streets: Path, t
         (["source=a.mp4", "detections=x.txt", "camera=file"], "camera=file: a is no MOTChallenge sequence"),
         (
             ["source=a.mp4", "detections=x.txt", "stride=2"],
-            "a.mp4: split, stride and drop_rate are for MOTChallenge seq",
+            "a.mp4: split, stride and drop_rate apply to MOTChallenge seq",
         ),
-        (["source=a.mp4", "detections=x.txt", "sequences=[a]"], "a.mp4: sequences are for a folder of sequences or vi"),
+        (
+            ["source=a.mp4", "detections=x.txt", "sequences=[a]"],
+            "a.mp4: sequences= applies to a folder of sequences or vi",
+        ),
         (["sorce=."], "sorce: no such option, nearest: source"),
+        (["-m", "sorce=a,b"], "sorce: no such option, nearest: source"),
+        (["source=a.mp4", "stride=abc"], "stride: expected a whole number, got abc"),
+        (["source=a.mp4", "drop_rate=abc"], "drop_rate: expected a number, got abc"),
+        (["source=a.mp4", "tracker.max_age=abc"], "tracker.max_age: expected a number, got abc"),
+        (["source=a.mp4", "tracker.min_hits=1.5"], "tracker.min_hits: expected a whole number, got 1.5"),
+        (["source=a.mp4", "detector.onnx=maybe"], "detector.onnx: expected true or false, got maybe"),
+        (["source=a.mp4", "detections=x.txt", "sequences=5"], "a.mp4: sequences= applies to a folder"),
+        (["source=a.mp4", "detections=x.txt", "output_dir=a.mp4"], "output_dir: expected a folder that can be written"),
         (["detector.nme=x"], "detector.nme: no such option, nearest: detector.name"),
         (["tracker=nonsense", "source=."], "tracker"),
         (["source=.", "tracker.min_hits=[1"], "tracker.min_hits=[1: expected key=value"),

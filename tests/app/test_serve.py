@@ -144,8 +144,8 @@ def test_a_visitors_webcam_is_tracked_live(server: tuple[str, Path], browser: An
     page = tab(browser, server[0])
     film(page)
     until(lambda: people(page)[1] >= PEOPLE)
-    first = page.get_attribute("#picture img", "src")
-    until(lambda: page.get_attribute("#picture img", "src") != first)
+    first = page.get_attribute("#image img", "src")
+    until(lambda: page.get_attribute("#image img", "src") != first)
     page.screenshot(path=os.environ.get("TRACK_SCREENSHOT", str(tmp_path / "page.png")))
     time.sleep(3)
     with downloaded(page, "-1.csv", tmp_path).open() as file:
@@ -193,15 +193,15 @@ def test_the_servers_source_is_watched_and_stopped(server: tuple[str, Path], bro
 
 def test_ten_tabs_at_once_are_served_and_forgotten_when_closed(server: tuple[str, Path], browser: Any) -> None:
     url, folder = server
-    until(lambda: not list(folder.glob("track-*/visit-*")), 60)
+    until(lambda: not list(folder.glob("track-*/session-*")), 60)
     pages = [tab(browser, url) for _ in range(10)]
-    assert len(list(folder.glob("track-*/visit-*"))) == 10
+    assert len(list(folder.glob("track-*/session-*"))) == 10
     for page in pages:
         film(page)
     until(lambda: all(people(page)[0] >= 1 for page in pages), 300)
     for page in pages:
         page.context.close()
-    until(lambda: not list(folder.glob("track-*/visit-*")), 60)
+    until(lambda: not list(folder.glob("track-*/session-*")), 60)
 
 
 def test_what_is_too_large_is_not_taken(server: tuple[str, Path]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from tests.conftest import Call
-from track.media.images import read_image
+from tests.evaluation.test_plots import LINE_COLOURS, pixels_of
+from track.evaluation.plots import plot_reliability
+from track.training.association import PROBABILITIES
 
 
 def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_path: Path, call: Call) -> None:
@@ -49,7 +52,10 @@ def test_training_association_writes_weights_that_predict_uses(streets: Path, tm
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "weights: run/gru.safetensors" in done.out
-    assert read_image(tmp_path / "run" / "reliability.png") is not None
+    plot_reliability(dict.fromkeys(PROBABILITIES, pd.DataFrame(columns=["confidence", "observed"])), Path("empty.png"))
+    for colour in LINE_COLOURS[:2]:  # of the matches' probabilities
+        drawn, legend = (len(pixels_of(tmp_path / file, colour)) for file in ("run/reliability.png", "empty.png"))
+        assert drawn > 2 * legend > 0
     figures = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert "val/hota" in figures[0]
     weights = "tracker.weights=run/gru.safetensors"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from track.datasets.crowds import CROWDS, crowd, make_crowds, ornstein_uhlenbeck
 from track.formats.mot import find_sequences
@@ -35,7 +34,15 @@ def test_the_affines_that_are_written_follow_the_pan(tmp_path: Path) -> None:
             steps += (b[:, 3] - a[:, 3] - affine[1, 2]).abs().tolist()
     assert np.median(steps) < 2.5  # feet move little by themselves
     assert any(float(s.affines()[:, 0, 2].abs().max()) > 1 for s in sequences)
-    assert torch.equal(find_sequences(tmp_path)[0].truth()[3].boxes, sequences[0].truth()[3].boxes)
+
+
+def test_the_same_seed_simulates_the_same_crowds_and_another_seed_others(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_crowds(tmp_path / name, 3, 20, seed)
+    a, b, c = ([file.read_bytes() for file in sorted((tmp_path / name).rglob("*.txt"))] for name in "abc")
+    assert len(a) == 3 * 2  # gt.txt and gmc.txt
+    assert a == b
+    assert not set(a) & set(c)
 
 
 def test_ornstein_uhlenbeck_noise_has_variance_one_and_the_given_correlation() -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from track.datasets import streets
 from track.datasets.streets import make_dataset
 from track.formats.mot import find_sequences
 
@@ -26,5 +28,25 @@ def test_the_affines_align_the_background_and_the_ground_truth_is_plausible(tmp_
     unaligned = abs(first - second)[houses]
     assert np.median(aligned) < 0.9 * np.median(unaligned)
     assert all(1 <= len(frame) <= 9 for frame in sequence.truth())
+
+
+def test_people_are_drawn_inside_their_boxes_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    street = find_sequences(make_dataset(tmp_path / "street", 1, 40, seed=3))[0]
+    monkeypatch.setattr(streets, "draw_person", lambda *_: None)
+    deserted = find_sequences(make_dataset(tmp_path / "deserted", 1, 40, seed=3))[0]
+    pairs = zip(street.images() or [], deserted.images() or [], strict=True)
+    for (image, background), truth in zip(pairs, street.truth(), strict=True):
+        drawn = abs(np.asarray(Image.open(image), int) - np.asarray(Image.open(background), int)).max(2) > 30
+        outside = drawn.copy()
+        for (x1, y1, x2, y2), flag in zip(truth.boxes.int().tolist(), truth.scores.tolist(), strict=True):
+            assert flag == 0 or drawn[y1 : y2 + 1, x1 : x2 + 1].mean() > 0.1
+            outside[max(0, y1 - 1) : y2 + 2, max(0, x1 - 1) : x2 + 2] = False
+        assert outside[:, 20:-20].sum() < 5  # at the edges are parts of people without a box
+
+
+def test_people_visible_to_less_than_a_tenth_have_flag_0(tmp_path: Path) -> None:
+    sequence = find_sequences(make_dataset(tmp_path, 1, 40, seed=1))[0]
+    rows = np.loadtxt(sequence.path / "gt/gt.txt", delimiter=",")
     flags = [flag for frame in sequence.truth() for flag in frame.scores.tolist()]
-    assert set(flags) <= {0.0, 1.0}
+    assert flags == (rows[:, 8] >= 0.1).tolist()
+    assert flags.count(0) > 10

@@ -1,6 +1,5 @@
 """The detection cache: when it is used, and what makes it another one."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,13 +146,13 @@ def test_footage_that_cannot_be_read_to_its_end_leaves_no_key(
     assert cached().needs_pixels
 
 
-def test_blank_and_skipped_frames_are_cached_without_detections_under_their_numbers(
+def test_unreadable_frames_keep_the_numbers_of_the_others_and_are_tried_again_in_the_next_run(
     cached: Callable[..., CachedDetector], tmp_path: Path
 ) -> None:
     first, second, third, _, fifth = make_frames()
     blank = Frame.blank(48, 64, third.time, third.number)
     written = {frame.number: detections for frame, detections in cached().detect([first, second, blank, fifth])}
-    assert json.loads((tmp_path / "det/small.json").read_text())["frames"] == 5
+    assert cached().needs_pixels
     read = read_detections(tmp_path / "det/small.txt", 5)
     assert [len(detections) > 0 for detections in read] == [True, True, False, False, True]
     for number, detections in written.items():

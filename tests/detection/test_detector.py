@@ -1,7 +1,10 @@
+"""Detectors: weights files, classes and scores, batches and fingerprints; no pickle is loaded."""
+
 import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import pytest
@@ -65,7 +68,7 @@ def test_boxes_lie_inside_the_image(checkpoint: Path) -> None:
     [
         ({"name": "ssdlite"}, "detector.name: ssdlite is unknown, nearest: .*ssdlite320"),
         ({"name": "ssdlite320_mobilenet_v3_large", "weights": "COCO"}, "detector.weights: COCO is unknown, .*COCO_V1"),
-        ({"checkpoint": "absent.safetensors"}, "absent.safetensors: expected the weights of a detector"),
+        ({"checkpoint": "absent.safetensors"}, "absent.safetensors: expected detector weights"),
     ],
 )
 def test_names_and_files_that_do_not_exist_are_refused(options: dict[str, str], message: str) -> None:
@@ -78,13 +81,26 @@ def test_an_unknown_class_names_the_nearest(checkpoint: Path) -> None:
         Detector(checkpoint=checkpoint, classes=("persona",))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_score": 7}, "detector.min_score: expected 0 to 1, got 7"),
+        ({"min_score": -0.1}, "detector.min_score: expected 0 to 1, got -0.1"),
+        ({"classes": ()}, "detector.classes: expected at least one"),
+    ],
+)
+def test_options_out_of_range_are_refused(checkpoint: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Detector(checkpoint=checkpoint, **options)
+
+
 def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     class Attack:
         def __reduce__(self):  # type: ignore[no-untyped-def]
             return Path.touch, (tmp_path / "ran",)
 
     (tmp_path / "weights.pt").write_bytes(pickle.dumps(Attack()))
-    with pytest.raises(ValueError, match=r"weights.pt: expected the weights of a detector"):
+    with pytest.raises(ValueError, match=r"weights.pt: expected detector weights"):
         Detector(checkpoint=tmp_path / "weights.pt")
     assert not (tmp_path / "ran").exists()
 

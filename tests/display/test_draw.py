@@ -1,3 +1,5 @@
+"""Drawings, read back from their pixels: boxes, trails, lines and zones, text and heatmaps."""
+
 from __future__ import annotations
 
 import pytest

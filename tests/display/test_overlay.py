@@ -1,3 +1,5 @@
+"""The overlay: what is drawn on each frame, and the images, events and video that are written."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -117,6 +119,15 @@ def test_without_a_frame_nothing_is_written(tmp_path: Path) -> None:
     EventFile(tmp_path / "events.csv", player.analytics, NAMES)
     assert player.overlay.save(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_label_without_a_name_is_drawn_by_its_number() -> None:
+    named, unnamed = Player(), Player()
+    named.overlay.label_names = ["background", "class 1"]
+    unnamed.overlay.label_names = ["background"]
+    named.show(0)
+    unnamed.show(0)
+    assert unnamed.images[0].equal(named.images[0])
 
 
 def test_a_malformed_line_is_refused_before_the_first_frame() -> None:

@@ -1,3 +1,5 @@
+"""Rerun recordings, read back: boxes, labels and affinities of every frame."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -36,18 +38,18 @@ def crossing(count: int) -> list[Detections]:
     return [*(Detections.from_rows([[*box, 0.9, 1] for box in frame]) for frame in boxes), Detections.empty()]
 
 
-def record(file: Path, video: list[Detections]) -> tuple[list[Step], dict[str, list[Row]]]:
+def record(file: Path, video: list[Detections], names: list[str] = NAMES) -> tuple[list[Step], dict[str, list[Row]]]:
     """Track a video and write it to a file; returns each frame's step, and the file's rows by entity."""
     tracker = Tracker()
     pipeline = Pipeline(PrecomputedDetections(video), Static(), tracker)
-    viewer, steps = RerunViewer(file, tracker, NAMES), []
-    for number in range(1, 1 + len(video)):
-        image = torch.full((3, 240, 320), number, dtype=torch.uint8)
-        result = pipeline.step(Frame(image, (number - 1) / 10, number))
-        viewer.write(result)
-        assert tracker.trace is not None
-        steps.append(Step(result.tracks, tracker.trace))
-    del viewer  # which ends the file
+    steps = []
+    with RerunViewer(file, tracker, names) as viewer:
+        for number in range(1, 1 + len(video)):
+            image = torch.full((3, 240, 320), number, dtype=torch.uint8)
+            result = pipeline.step(Frame(image, (number - 1) / 10, number))
+            viewer.write(result)
+            assert tracker.trace is not None
+            steps.append(Step(result.tracks, tracker.trace))
     return steps, read(file)
 
 
@@ -82,6 +84,11 @@ def test_boxes_are_those_of_the_tracker_and_the_detector(tmp_path: Path) -> None
             torch.testing.assert_close(halves.reshape(-1, 4), expected)
     assert rows["/frame/tracks"][5]["labels"] == ["person 1", "person 2"]
     assert rows["/frame/tracks"][-1]["labels"] == []
+
+
+def test_a_label_without_a_name_is_shown_by_its_number(tmp_path: Path) -> None:
+    _, rows = record(tmp_path / "a.rrd", crossing(3), NAMES[:1])
+    assert rows["/frame/tracks"][1]["labels"] == ["class 1 1", "class 1 2"]
 
 
 def test_a_predictions_label_has_its_best_affinities_and_its_match(tmp_path: Path) -> None:
@@ -127,10 +134,13 @@ def test_the_uncertainty_is_two_standard_deviations_of_an_edge_around_the_predic
 
 
 @pytest.mark.parametrize("name", ["missing/a.rrd", "."])
-def test_a_file_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"^viewer: Failed to create file: [^\n]*$") as refusal:
+def test_a_file_that_cannot_be_written_is_refused_in_one_line(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"^viewer: \[Errno \d+\] [^\n]*$") as refusal:
         RerunViewer(tmp_path / name, Tracker(), NAMES)
     assert str(tmp_path / name) in str(refusal.value)
+    assert capfd.readouterr().err == ""
 
 
 def test_without_a_display_the_window_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

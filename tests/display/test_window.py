@@ -1,3 +1,5 @@
+"""The window is refused without a display; with one, see tests/app/test_controls.py."""
+
 from __future__ import annotations
 
 import sys

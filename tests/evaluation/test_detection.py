@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from track.evaluation.detection import count_tp_fp_fn, evaluate_detections, is_right, pedestrians, precision_recall
+from track.evaluation.detection import (
+    count_tp_fp_fn,
+    evaluate_detections,
+    is_true_positive,
+    pedestrians,
+    precision_recall,
+)
 from track.structures import Detections, Tracks
 
 ONE, TWO, FAR = [0.0, 0, 10, 20], [50.0, 0, 60, 20], [200.0, 0, 210, 20]
@@ -58,7 +64,13 @@ def test_no_detections_score_zero_and_no_frames_are_no_error() -> None:
     assert count_tp_fp_fn([], []).shape == (0, 3)
 
 
+def test_without_ground_truth_average_precision_is_undefined() -> None:
+    figures = evaluate_detections({"a": ([rows()], [rows([*ONE, 0.9, 1])])}).loc["a"]
+    assert figures[["AP", "AP50"]].isna().all()
+    assert figures[["recall", "precision"]].tolist() == [0, 0]
+
+
 def test_of_two_detections_of_one_person_the_higher_score_is_the_true_positive() -> None:
     detections = rows([*TWO, 0.5, 1], [0.0, 0, 10, 19, 0.6, 1], [*ONE, 0.5, 1], [*FAR, 0.9, 1], [*TWO, 0.9, 2])
-    assert is_right(TRUTH[0], detections).tolist() == [True, True, False, False, False]
-    assert is_right(rows(), detections).tolist() == [False] * 5
+    assert is_true_positive(TRUTH[0], detections).tolist() == [True, True, False, False, False]
+    assert is_true_positive(rows(), detections).tolist() == [False] * 5

@@ -1,3 +1,5 @@
+"""Image files: round trips, RGB from every format, and what is refused."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Result files: the columns of each format, flushed after every frame."""
+
 from __future__ import annotations
 
 import csv
@@ -36,6 +38,13 @@ def test_csv_has_a_row_per_track_with_its_class_by_name(tmp_path: Path) -> None:
     assert [row[3] for row in rows[1:]] == ["person", "car"]
 
 
+def test_a_label_without_a_name_is_written_by_its_number(tmp_path: Path) -> None:
+    with ResultWriter(tmp_path / "a.csv", NAMES[:2]) as results:
+        results.write(tracked(TRACKS, 0.5, 2))
+    rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert [row.split(",")[3] for row in rows] == ["class", "person", "class 2"]
+
+
 def test_json_lines_hold_the_same_columns(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in write(tmp_path / "a.jsonl").read_text().splitlines()]
     assert rows[1] == dict(zip(RESULT_COLUMNS, [2, 0.5, 8, "car", 50.0, 60.0, 90.0, 100.0, 0.5], strict=True))
@@ -63,6 +72,6 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     full = Path("/dev/full")
     if full.exists():
         (tmp_path / "full.csv").symlink_to(full)
-        refused = pytest.raises(ValueError, match=r"full\.csv: could not be written on at frame 2 \(No space left")
+        refused = pytest.raises(ValueError, match=r"full\.csv: write failed at frame 2 \(No space left")
         with refused, ResultWriter(tmp_path / "full.csv", NAMES) as results:
             results.write(tracked(TRACKS, 0.5, 2))

@@ -1,3 +1,5 @@
+"""Written videos: pixels and times are read back, and the file plays whenever writing stops."""
+
 from __future__ import annotations
 
 import re
@@ -75,7 +77,7 @@ with VideoWriter({str(tmp_path / "a.mp4")!r}, 10) as video:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
-    message = r"a\.mp4: could not be written on after (\d+) frames \(File too large\): those before play"
+    message = r"a\.mp4: write failed after (\d+) frames \(File too large\); the earlier frames are playable"
     reported = re.search(message, last)
     assert reported, done.stderr
     assert 20 <= len(list(VideoFile(tmp_path / "a.mp4", report=print))) <= int(reported[1])
@@ -85,6 +87,20 @@ def test_a_path_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ValueError, match=r"file/a\.mp4: expected a file that can be written"):
         VideoWriter(tmp_path / "file" / "a.mp4")
+
+
+def test_no_other_file_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "a.part").write_text("a user's")
+    write(tmp_path / "a.mp4")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.part"]
+    assert (tmp_path / "a.part").read_text() == "a user's"
+
+
+@pytest.mark.parametrize("size", [(1, 64), (48, 1), (0, 64)])
+def test_images_too_small_for_the_format_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    message = rf"a\.mp4: expected images of at least 2 by 2 pixels, got {size[1]} by {size[0]}"
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "a.mp4", size=size)
 
 
 def test_images_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:

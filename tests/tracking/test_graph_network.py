@@ -109,6 +109,6 @@ def test_one_file_holds_both_networks(tmp_path: Path) -> None:
 
 def test_a_file_without_an_association_network_is_refused(tmp_path: Path) -> None:
     save_motion(MOTION, tmp_path / "motion.safetensors")
-    message = r"motion.safetensors: expected the weights of a association.* \(it has motion\)"
+    message = r"motion.safetensors: expected association weights.* \(the file holds motion\)"
     with pytest.raises(ValueError, match=message):
         load_graph(tmp_path / "motion.safetensors")

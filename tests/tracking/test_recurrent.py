@@ -75,7 +75,7 @@ def test_saved_weights_load_to_the_same_network(tmp_path: Path, cell: str) -> No
 def test_a_file_that_is_absent_or_no_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.safetensors").write_bytes(b"not weights")
     for file in ("m.safetensors", "absent.safetensors"):
-        with pytest.raises(ValueError, match=f"{file}: expected the weights of a motion"):
+        with pytest.raises(ValueError, match=f"{file}: expected motion weights"):
             load_motion(tmp_path / file)
 
 

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from tests.test_pipeline import BatchedBrightDetector, moving_square, values
+from track.pipeline import Pipeline
 from track.structures import Detections
 from track.tracking.association import ByteAssociation
+from track.tracking.camera_motion import OpticalFlow
 from track.tracking.motion import Kalman
 from track.tracking.recurrent import RecurrentMotion, save_motion
 from track.tracking.tracker import Tracker
@@ -91,12 +94,11 @@ def test_permuting_detections_permutes_nothing_but_order() -> None:
 
 
 def test_no_future_frame_changes_a_result() -> None:
-    frames = [detections_at(3.0 * t, 90.0) for t in range(12)]
-    short, long = Tracker(RecurrentMotion()), Tracker(RecurrentMotion())
-    first = [short.update(frame) for frame in frames[:6]]
-    results = [long.update(frame) for frame in frames]
-    for a, b in zip(first, results[:6], strict=True):
-        torch.testing.assert_close(a.boxes, b.boxes, rtol=0, atol=0)
+    pipeline = Pipeline(BatchedBrightDetector(), OpticalFlow(), Tracker(RecurrentMotion()))
+    short = values(pipeline(moving_square(6)))
+    long = values(pipeline(moving_square(12)))
+    assert (len(short), len(long)) == (6, 12)
+    assert short == long[:6]
 
 
 def test_after_a_reset_ids_start_again_and_results_repeat() -> None:

@@ -1,3 +1,5 @@
+"""Data for training detectors: boxes, splits and augmentation, and what is refused."""
+
 import shutil
 from pathlib import Path
 

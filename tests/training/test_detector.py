@@ -1,3 +1,5 @@
+"""Training of detectors: two images are learned, checkpoints, frozen parts and averaged weights."""
+
 from pathlib import Path
 
 import pytest

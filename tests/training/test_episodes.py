@@ -1,6 +1,9 @@
+"""Episodes: frame rates, increasing times, and detections that are not the detector's own."""
+
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from track.datasets.streets import make_dataset
 from track.formats.mot import find_sequences
@@ -21,6 +24,22 @@ def test_episodes_have_every_frame_rate_and_increasing_times(tmp_path: Path) -> 
         assert all(b > a for a, b in zip(episode.times, episode.times[1:], strict=False))
         lengths.add(len(episode.truth))
     assert {40, 20, 14, 10, 7} <= lengths  # the frame strides
+
+
+def test_held_out_sequences_are_the_last_of_few_or_none_on_request(tmp_path: Path) -> None:
+    make_dataset(tmp_path, 2, 20, seed=0)
+    for names, held_out in ((None, ["street-00-01"]), ([], [])):
+        data = EpisodeDataModule(str(tmp_path), held_out=names)
+        data.setup("fit")
+        assert [sequence.name for sequence in data.held_out_sequences] == held_out
+    data = EpisodeDataModule(str(tmp_path / "street-00-00"))
+    with pytest.raises(ValueError, match=r"expected sequences to validate on, or data.held_out=\[\] and monitor=null"):
+        data.setup("fit")
+
+
+def test_no_episodes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data.episodes: expected 1 or more, got 0"):
+        EpisodeDataModule("a", episodes=0)
 
 
 def test_in_sample_detections_are_never_used_unchanged(tmp_path: Path) -> None:

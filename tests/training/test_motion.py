@@ -1,5 +1,8 @@
+"""Training of motion models: items, the loss, and a network that beats the Kalman filter."""
+
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torchvision.ops import box_convert, box_iou
@@ -28,7 +31,7 @@ def test_an_item_holds_the_true_box_at_every_horizon() -> None:
     item = TrajectoryDataset([line(2.0)], observations=12, augment=False)[0]
     offset = item["targets"][3, :, 0] - item["boxes"][3, 0]
     assert offset.tolist() == [2.0 * frames for frames in HORIZONS]
-    torch.testing.assert_close(item["ahead"][0], torch.tensor(HORIZONS) / 30)
+    torch.testing.assert_close(item["horizon"][0], torch.tensor(HORIZONS) / 30)
 
 
 def test_missed_frames_are_absent_and_their_time_elapses() -> None:
@@ -72,7 +75,13 @@ def test_held_out_sequences_are_never_trained_on(tmp_path: Path) -> None:
     assert [sequence.name for sequence in data.held_out_sequences] == ["street-00-01"]
     complement = TrajectoryDataModule(str(tmp_path), held_out=["street-00-00", "street-00-02"])
     complement.setup("fit")
-    assert len(data.train.trajectories) == len(complement.val.trajectories)
+    trained, others = ([one.truth for one in part.trajectories] for part in (data.train, complement.val))
+    assert len(trained) == len(others) > 0
+    for one, other in zip(trained, others, strict=True):
+        np.testing.assert_array_equal(one, other)
+    held_out = [one.truth for one in data.val.trajectories]
+    assert held_out
+    assert not any(np.array_equal(one, other, equal_nan=True) for one in held_out for other in trained)
 
 
 def test_paired_iou_is_the_diagonal_of_all_pairs() -> None:

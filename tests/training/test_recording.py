@@ -1,3 +1,5 @@
+"""Association samples: matches by majority vote, recorded without changing the tracks."""
+
 from dataclasses import replace
 
 import numpy as np

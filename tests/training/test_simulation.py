@@ -1,3 +1,5 @@
+"""Simulated detections and augmented episodes: errors as measured, geometry that stays consistent."""
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,11 @@ def test_camera_motion_fits_subsampled_and_reversed_episodes() -> None:
 def test_a_mirrored_episode_moves_the_other_way() -> None:
     episode = mirror(panned())
     assert episode.affines is not None
+    for mirrored, original in zip(episode.truth, panned().truth, strict=True):
+        x1, y1, x2, y2 = original.boxes[0].tolist()
+        assert mirrored.boxes[0].tolist() == [-x2, y1, -x1, y2]
+    for detections, truth in zip(episode.detections, episode.truth, strict=True):
+        assert detections.boxes.equal(truth.boxes)
     centres = [(frame.boxes[0, :2] + frame.boxes[0, 2:]) / 2 for frame in episode.truth]
     for before, after, affine in zip(centres, centres[1:], episode.affines[1:], strict=False):
         torch.testing.assert_close(affine[:, :2] @ before + affine[:, 2], after, rtol=1e-4, atol=1e-2)

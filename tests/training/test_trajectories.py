@@ -1,3 +1,5 @@
+"""Trajectories: matched detections, augmentation, and sequences held out."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def test_each_pedestrian_is_matched_to_the_detections_that_overlap_it(tmp_path: 
 
 
 @pytest.mark.parametrize(("in_sample", "unchanged"), [(False, (40, 70)), (True, (2, 20))])
-def test_half_the_stretches_have_unchanged_detections_but_a_tenth_of_in_sample_ones(
+def test_half_the_windows_have_unchanged_detections_but_a_tenth_of_in_sample_ones(
     in_sample: bool, unchanged: tuple[int, int]
 ) -> None:
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""grutrack benchmark: milliseconds per frame, beside a public tracker in the same run.
+"""grutrack benchmark: milliseconds per frame, compared with a public tracker in the same run.
 
 Ratios to the public tracker are worth comparing; milliseconds on another machine are not.
 """
@@ -32,7 +32,6 @@ from track.media.results import ResultWriter
 from track.media.sources import FileSource, Selection, find_sources, open_source
 from track.pipeline import Pipeline, Sink, camera_motion_for, detections_from_file
 from track.structures import Detections, TrackedFrame
-from track.tracking.camera_motion import Static
 from track.tracking.tracker import Tracker
 
 PEER = "ByteTrack (trackers)"
@@ -68,12 +67,14 @@ def compare_trackers(cfg: DictConfig) -> None:
         DetectedVideo(source.without_pixels(), detections_from_file(cfg.detections, source))
         for source in find_sources(str(cfg.source), Selection(cfg.split))
     ]
-    runs: dict[str, Run] = {name: our_tracker(instantiate(node)) for name, node in cfg.trackers.items()}
+    runs: dict[str, Run] = {
+        name: our_tracker(instantiate(node), str(cfg.camera)) for name, node in cfg.trackers.items()
+    }
     peer = public_tracker()
     if peer is not None:
         runs[PEER] = peer
     costs: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(cfg.repeats):  # in turns, because the machine's other work comes and goes
+    for _ in range(cfg.repeats):  # interleaved, so that background load affects all alike
         for name, run in runs.items():
             costs[name].append(milliseconds_per_frame(run, videos))
     print_costs({name: median(values) for name, values in costs.items()}, PEER)
@@ -88,11 +89,11 @@ def milliseconds_per_frame(run: Run, videos: list[DetectedVideo]) -> float:
     return 1e3 * (time.perf_counter() - start) / frames
 
 
-def our_tracker(tracker: Tracker) -> Run:
+def our_tracker(tracker: Tracker, camera: str) -> Run:
     """The pipeline with one of this project's trackers."""
 
     def run(video: DetectedVideo) -> None:
-        for _ in Pipeline(video.detections, Static(), tracker)(video.source):
+        for _ in Pipeline(video.detections, camera_motion_for(camera, video.source), tracker)(video.source):
             pass
 
     return run
@@ -134,6 +135,7 @@ def compare_detectors(cfg: DictConfig) -> None:
     for name in available_detectors():
         if name in OWN:
             continue
+        cfg = cfg.copy()
         cfg.detector.name = name
         published = get_model_weights(name).DEFAULT.meta["_metrics"]["COCO-val2017"]["box_map"]
         comparison = run_both(cfg)

@@ -16,7 +16,7 @@ import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from track import __version__
@@ -29,6 +29,7 @@ PATH_OPTIONS = {  # the last part of an option whose value is taken as typed, wh
     *("root", "weights", "checkpoint", "backbone", "motion"),
 }
 MULTIRUN = "-m", "--multirun"
+SWEEP = re.compile(r"=(choice|range|interval|glob|sort|shuffle)\(")
 OPTION = re.compile(r"(?P<key>\+{0,2}[\w.@/]+)=(?P<value>.*)", re.DOTALL)
 YAML_LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<value>[^#]*)(?:# (?P<comment>.*))?")
 
@@ -77,15 +78,15 @@ def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[..
 
 
 def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Keep the config beside the results; a refusal is one line on stderr and exit code 1, Ctrl-C exit code 130."""
+    """Save the config with the results; user errors are one line on stderr and exit code 1, Ctrl-C 130."""
 
     @functools.wraps(function)
     def wrapper(cfg: DictConfig) -> None:
         try:
-            function(cfg)
-            folder = Path(str(cfg.output_dir))
-            if folder.is_dir():
-                OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+            try:
+                function(cfg)
+            finally:
+                _save_config(cfg)
         except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
             _refuse(reason_of(error))
         except KeyboardInterrupt:
@@ -96,7 +97,7 @@ def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[Dict
 
 
 def instantiate(node: Any, **options: Any) -> Any:
-    """What a config node describes. Raises ValueError, in place of Hydra's own error, where it is refused."""
+    """Instantiate a config node; Hydra's exception becomes a one-line ValueError."""
     try:
         return hydra.utils.instantiate(node, _convert_="all", **options)
     except InstantiationException as error:
@@ -115,12 +116,19 @@ def reason_of(error: BaseException) -> str:
 
 def check_options(config: str, options: Sequence[str]) -> None:
     """Refuse overrides that do not fit the config before Hydra does so in many lines."""
-    if GlobalHydra.instance().is_initialized() or any(one in MULTIRUN for one in options):
+    if GlobalHydra.instance().is_initialized():
         return
-    overrides = [one for one in options if not one.startswith("-")]
+    overrides = [one for one in options if "=" in one and not one.startswith("-")]
+    if any(one in MULTIRUN for one in options):
+        overrides = [re.sub(r"=([^'\"\[{(,]+),.*", r"=\1", one) for one in overrides if not SWEEP.search(one)]
     try:
         with initialize_config_module(CONFIGS, version_base=None):
-            compose(config, overrides, return_hydra_config=True)
+            chosen = compose(config, overrides)
+            groups = [one for one in overrides if "." not in one.split("=")[0] and _is_group(one.split("=")[0])]
+            defaults = compose(config, groups)
+        _check_types(defaults, chosen)
+    except ValueError as error:
+        _refuse(reason_of(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(_misused_option(config, error))
 
@@ -152,7 +160,7 @@ def help_text(command: str) -> str:
     if command == "train":
         for task in ("motion", "association", "detector"):
             parts.append("\n".join([f"with task={task}:", *_option_lines(f"task/{task}")]))
-    elif command not in ("prepare-data",):
+    elif command not in ("prepare-data", "convert"):
         trackers = "\n".join(f"  tracker={one:12}{_introduction(f'tracker/{one}')[0]}" for one in _trackers())
         parts.append(f"trackers:\n{trackers}\n" + "\n".join(_option_lines("tracker/gru", "tracker.")))
     parts.append("-m sweeps over comma-separated values; each run leaves its config.yaml beside its results.")
@@ -183,6 +191,36 @@ def _misused_option(config: str, error: BaseException) -> str:
     full = next((m[1] for line in lines if (m := re.search(r"full_key: (\S+)", line))), unknown[1])
     nearest = ", ".join(difflib.get_close_matches(full, known, 3, 0.5))
     return f"{full}: no such option" + (f", nearest: {nearest}" if nearest else "") + "; see --help"
+
+
+def _is_group(key: str) -> bool:
+    return (files(CONFIGS) / key).is_dir()
+
+
+def _check_types(defaults: DictConfig, chosen: DictConfig, prefix: str = "") -> None:
+    """Raise ValueError for an option whose default is a number, and which is none."""
+    for key in map(str, defaults):
+        default, value = defaults._get_node(key), chosen._get_node(key)
+        if isinstance(default, DictConfig) and isinstance(value, DictConfig):
+            if key != "trainer":  # Lightning takes words too, devices=auto
+                _check_types(default, value, f"{prefix}{key}.")
+        elif not isinstance(default, Container) and not isinstance(value, Container):
+            expected = None if default is None else default._value()
+            given = None if value is None else value._value()
+            is_number = isinstance(given, int | float) and not isinstance(given, bool)
+            is_whole = isinstance(given, int | float) and is_number and float(given).is_integer()
+            if isinstance(expected, bool) and not isinstance(given, bool):
+                raise ValueError(f"{prefix}{key}: expected true or false, got {given}")
+            if isinstance(expected, int) and not isinstance(expected, bool) and not is_whole:
+                raise ValueError(f"{prefix}{key}: expected a whole number, got {given}")
+            if isinstance(expected, float) and not is_number:
+                raise ValueError(f"{prefix}{key}: expected a number, got {given}")
+
+
+def _save_config(cfg: DictConfig) -> None:
+    folder = Path(str(cfg.output_dir))
+    if folder.is_dir() and not OmegaConf.missing_keys(cfg):
+        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
 
 def _flat_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:

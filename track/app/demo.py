@@ -13,13 +13,12 @@ from track.analytics import EventFile, SceneAnalytics
 from track.app.cli import command, instantiate
 from track.app.live.controls import WindowControls
 from track.app.live.playback import Playback
-from track.app.predict import build_detector, check_choices
-from track.detection.source import DetectionSource
+from track.app.predict import check_choices, detector_of
 from track.display.overlay import AnnotatedVideo, Overlay
 from track.display.window import NO_DISPLAY, has_display
 from track.media.capture import source_name
 from track.media.results import RESULT_SUFFIXES, ResultWriter
-from track.media.sources import VideoSource, open_source
+from track.media.sources import open_source
 from track.pipeline import CAMERA_MODES, Pipeline, Sink, camera_motion_for, detections_from_file
 
 CHOICES = {"camera": CAMERA_MODES}
@@ -33,12 +32,12 @@ def main(cfg: DictConfig) -> None:
 
 
 def demo(cfg: DictConfig) -> None:
-    """Run the demo of a composed config; what was written and counted is kept, however it ends."""
+    """Run the demo of a composed config; output files survive an error or Ctrl-C."""
     check_choices(cfg, CHOICES)
     output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
     files = [Path(str(file)) for file in output if file is not None]
     in_window = cfg.viewer == "window" or (cfg.viewer is None and not files)
-    check_outputs(files, cfg.viewer)
+    check_outputs(files, cfg.viewer, [cfg.source, cfg.detections])
     if in_window and not has_display():
         raise ValueError(NO_DISPLAY)
     analytics = scene_analytics(cfg)
@@ -47,16 +46,19 @@ def demo(cfg: DictConfig) -> None:
     with ExitStack() as stack:
         source = open_source(str(cfg.source), playback.print_line, lambda: controls is None or controls.wait())
         stack.enter_context(closing(source))
-        detections = detection_source(cfg, source)
+        detections = detector_of(cfg) or detections_from_file(
+            str(cfg.detections), source, cfg.scores, playback.print_line
+        )
         pipeline = Pipeline(detections, camera_motion_for(cfg.camera, source), instantiate(cfg.tracker))
         overlay = Overlay(detections.label_names, analytics, playback.status)
-        sinks: list[Sink] = [analytics, overlay, EventFile(folder / "events.csv", analytics, detections.label_names)]
-        sinks += [file_sink(stack, file, source.frame_rate, overlay) for file in files]
+        events = EventFile(folder / "events.csv", analytics, detections.label_names)
+        stack.callback(conclude, cfg, playback, overlay, events, files)  # after the files are closed
+        sinks: list[Sink] = [analytics, overlay, events]
         if cfg.viewer not in (None, "window"):
-            sinks.append(rerun_sink(str(cfg.viewer), pipeline, overlay))
+            sinks.append(rerun_sink(stack, str(cfg.viewer), pipeline, overlay))
+        sinks += [file_sink(stack, file, source.frame_rate, overlay) for file in files]
         if in_window:
             controls = stack.enter_context(WindowControls(pipeline, overlay, analytics, folder, playback))
-        stack.callback(conclude, cfg, playback, analytics, overlay, files)
         for result in playback.results(source, pipeline(source)):
             for sink in sinks:
                 sink.write(result)
@@ -67,18 +69,13 @@ def demo(cfg: DictConfig) -> None:
                     break
 
 
-def detection_source(cfg: DictConfig, source: VideoSource) -> DetectionSource:
-    """The detector of a config, or the rows of its detection file."""
-    return build_detector(cfg) or detections_from_file(str(cfg.detections), source)
-
-
 def scene_analytics(cfg: DictConfig) -> SceneAnalytics:
-    """The lines, zones and scale of a config. Raises ValueError where they are no such."""
+    """The lines, zones and scale of a config. Raises ValueError if one is malformed."""
     return SceneAnalytics(None, **analytics_options(cfg))
 
 
 def analytics_options(cfg: DictConfig) -> dict[str, Any]:
-    """The arguments of `SceneAnalytics` in a config. Raises ValueError where lines or zones have no names."""
+    """The arguments of `SceneAnalytics` in a config. Raises ValueError if lines or zones have no names."""
     given: Any = OmegaConf.to_container(cfg, resolve=True)
     for key, example in EXAMPLES.items():
         if not isinstance(given[key] or {}, Mapping):
@@ -87,41 +84,43 @@ def analytics_options(cfg: DictConfig) -> dict[str, Any]:
     return {"lines": lines, "zones": zones, "metres_per_pixel": given["metres_per_pixel"]}
 
 
-def check_outputs(files: Sequence[Path], viewer: str | None) -> None:
-    """Raise ValueError for a file or viewer of no known kind."""
+def check_outputs(files: Sequence[Path], viewer: str | None, inputs: Sequence[object] = ()) -> None:
+    """Raise ValueError for a file or viewer of no known kind, and for a file that is an input or another output."""
     suffixes = (".mp4", *RESULT_SUFFIXES)
+    taken = {Path(str(one)).resolve() for one in inputs if one is not None}
     for file in files:
         if file.suffix not in suffixes:
             raise ValueError(f"output: {file}: expected a name that ends with {', '.join(suffixes)}")
+        if file.resolve() in taken:
+            raise ValueError(f"output: {file}: expected a file that is neither an input nor another output")
+        taken.add(file.resolve())
     if viewer not in (None, "window", "rerun") and not str(viewer).endswith(".rrd"):
         raise ValueError(f"viewer: expected window, rerun or a file.rrd, got {viewer}")
 
 
 def file_sink(stack: ExitStack, file: Path, frame_rate: float, overlay: Overlay) -> Sink:
-    """What writes each frame into a file, by its suffix; the stack closes it."""
+    """The sink for an output file, chosen by its suffix; `stack` closes it."""
     if file.suffix == ".mp4":
         return stack.enter_context(AnnotatedVideo(file, frame_rate, overlay))
     return stack.enter_context(ResultWriter(file, overlay.label_names))
 
 
-def rerun_sink(viewer: str, pipeline: Pipeline, overlay: Overlay) -> Sink:
-    """What shows each frame in Rerun, or writes a file for it."""
+def rerun_sink(stack: ExitStack, viewer: str, pipeline: Pipeline, overlay: Overlay) -> Sink:
+    """The Rerun sink: the viewer, or a .rrd file."""
     try:
         from track.display.rerun import RerunViewer
     except ImportError as error:
         raise ValueError("viewer: rerun is missing, pip install 'grutrack[rerun]'") from error
-    return RerunViewer(None if viewer == "rerun" else Path(viewer), pipeline.tracker, overlay.label_names)
+    path = None if viewer == "rerun" else Path(viewer)
+    return stack.enter_context(closing(RerunViewer(path, pipeline.tracker, overlay.label_names)))
 
 
-def conclude(
-    cfg: DictConfig, playback: Playback, analytics: SceneAnalytics, overlay: Overlay, files: Sequence[Path]
-) -> None:
-    """Print what was counted, write the images of it, and say where everything is."""
-    folder = Path(str(cfg.output_dir))
+def conclude(cfg: DictConfig, playback: Playback, overlay: Overlay, events: EventFile, files: Sequence[Path]) -> None:
+    """Print the counts, save heatmap and trajectories, list the files."""
     playback.print_line(f"{source_name(str(cfg.source))}: {playback.summary()}")
     if not playback.frame_count:
         return
-    playback.print_line(analytics.summary(overlay.label_names))
-    events = [folder / "events.csv"] if (folder / "events.csv").is_file() else []
-    for file in [*files, *overlay.save(folder), *events]:
+    playback.print_line(overlay.analytics.summary(overlay.label_names))
+    images = overlay.save(Path(str(cfg.output_dir)))
+    for file in [*files, *images, *([events.path] if events.started else [])]:
         playback.print_line(str(file))

@@ -11,13 +11,16 @@ import motmetrics
 import pandas as pd
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from track.app.cli import command
+from track.app.predict import CHOICES as PREDICT_CHOICES
 from track.app.predict import (
-    build_detector,
+    cached_detections,
     check_choices,
-    detection_source,
+    detector_of,
+    output_folder,
     predict,
     progress_bar,
     selection,
@@ -55,7 +58,7 @@ from track.formats.table import read_text
 from track.media.sources import SequenceSource, prefetch
 from track.structures import Detections, Tracks
 
-CHOICES = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "metrics": ("tracking", "detection"),
     "evaluator": ("trackeval", "motmetrics"),
     "protocol": PROTOCOLS,
@@ -65,7 +68,10 @@ CHOICES = {
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Print the figures and write them to OUTPUT_DIR as CSV."""
-    check_choices(cfg, CHOICES)
+    check_choices(cfg, CHOICES | PREDICT_CHOICES)
+    if cfg.metrics == "detection" and cfg.predictions is not None:
+        raise ValueError("predictions: expected none with metrics=detection, give detections=FILE")
+    output_folder(cfg)
     chosen = selection(cfg)
     ground_truth = str(cfg.ground_truth)
     sequences = find_sequences(ground_truth, chosen.split, chosen.stride, chosen.drop_rate, chosen.names)
@@ -130,9 +136,9 @@ def detect_all(cfg: DictConfig, sequences: list[MotSequence], detector: Detector
     with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
         for sequence in sequences:
             with closing(SequenceSource(sequence, report)) as source:
-                detections = detection_source(cfg, source, detector, progress)
+                detections = cached_detections(cfg, source, detector, progress)
                 frames = prefetch(source if detections.needs_pixels else source.without_pixels())
-                pairs = progress.track(detections.detect(frames), source.frame_count, description=source.name)
+                pairs = progress.track(detections.detect(frames), source.frame_count, description=escape(source.name))
                 detected[source.name] = [one for _, one in pairs]
     return detected
 
@@ -170,7 +176,7 @@ def print_notes(cfg: DictConfig, truth: list[SequenceTruth], scored: ClassPairs[
 
 
 def read_results(folder: Path, sequence: MotSequence) -> list[Tracks]:
-    """The result file of a sequence. Raises ValueError where there is none, or it is malformed."""
+    """The result file of a sequence. Raises ValueError if there is none, or if it is malformed."""
     file = folder / f"{sequence.name}.txt"
     if not file.is_file():
         raise ValueError(f"{file}: no such file, expected the results of {sequence.name}")
@@ -183,16 +189,15 @@ def print_figures(figures: pd.DataFrame) -> None:
     for column in figures.columns:
         table.add_column(column, justify="right", no_wrap=True)
     for name, *row in figures.itertuples():
-        table.add_row(str(name), *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(escape(str(name)), *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row))
     console = Console()
     console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
 
 
 def write_figures(figures: pd.DataFrame, file: Path) -> None:
-    """CSV with six decimals. Raises ValueError where it cannot be written."""
+    """CSV with six decimals. Raises ValueError if it cannot be written."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         figures.to_csv(file, index_label="sequence", float_format="%.6f")
     except OSError as error:
         raise ValueError(f"output_dir: expected a folder that can be written ({error})") from error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -23,7 +25,7 @@ from track.tracking.motion import Motion
 from track.tracking.smoothing import interpolate
 from track.tracking.tracker import Tracker
 
-CHOICES = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "camera": CAMERA_MODES,
     "postprocess": ("none", "interpolate", "smooth"),
     "on_error": ("stop", "skip"),
@@ -41,15 +43,15 @@ def predict(cfg: DictConfig) -> Path:
     check_choices(cfg)
     if cfg.postprocess != "none":
         print(f"postprocess={cfg.postprocess}: these results use future frames, do not compare them with online ones")
-    output = Path(str(cfg.output_dir))
+    output = output_folder(cfg)
     with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
         sources = find_sources(str(cfg.source), selection(cfg), report)  # refused before a detector is downloaded
         tracker: Tracker = instantiate(cfg.tracker)
-        detector = build_detector(cfg)
+        detector = detector_of(cfg)
         for source in sources:
             with closing(source):
                 camera_motion = camera_motion_for(cfg.camera, source)
-                detections = detection_source(cfg, source, detector, progress)
+                detections = cached_detections(cfg, source, detector, progress)
                 pipeline = Pipeline(detections, camera_motion, tracker)
                 track_video(pipeline, source, output / f"{source.name}.txt", cfg.postprocess, progress)
     return output
@@ -59,16 +61,20 @@ def track_video(
     pipeline: Pipeline, source: FileSource, file: Path, postprocess: str = "none", progress: Progress | None = None
 ) -> None:
     """Track one video and write its results; what was tracked before an error is written too."""
-    frames: Iterable[TrackedFrame] = pipeline(source if pipeline.needs_pixels else source.without_pixels())
+    frames: Iterable[TrackedFrame] = pipeline(source, pixels=False)
     if progress is not None:
-        frames = progress.track(frames, source.frame_count, description=source.name)
+        frames = progress.track(frames, source.frame_count, description=escape(source.name))
+    highest = 0.0
     with closing(TrackFile(file, pipeline.tracker.motion, postprocess)) as results:
         for result in frames:
             results.write(result)
+            highest = max(highest, _highest_score(result))
+    if highest and not any(map(len, results.tracks)):
+        print(f"{source.name}: no track, the highest of the detections' scores is {highest:.2f}; see tracker=, scores=")
 
 
 class TrackFile:
-    """A sink that keeps a video's tracks and writes its result file, whole, when it is closed.
+    """A sink that collects a video's tracks and writes the result file in one piece on `close`.
 
     postprocess: none, interpolate or smooth, by the `motion` model.
     """
@@ -99,6 +105,11 @@ class TrackFile:
         write_tracks(self.file, (by_number.get(n, Tracks.empty()) for n in range(1, self.numbers[-1] + 1)))
 
 
+def _highest_score(result: TrackedFrame) -> float:
+    scores = result.observation.detections.scores
+    return scores.max().item() if len(scores) else 0.0
+
+
 def check_choices(cfg: DictConfig, choices_of: Mapping[str, Sequence[str]] = CHOICES) -> None:
     """Raise ValueError for an option that is none of its choices."""
     for key, choices in choices_of.items():
@@ -106,24 +117,36 @@ def check_choices(cfg: DictConfig, choices_of: Mapping[str, Sequence[str]] = CHO
             raise ValueError(f"{key}: expected one of {', '.join(choices)}, got {cfg[key]}")
 
 
+def output_folder(cfg: DictConfig) -> Path:
+    """Make the folder that results go to. Raises ValueError, before any work, if that fails."""
+    folder = Path(str(cfg.output_dir))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output_dir: expected a folder that can be written ({error})") from error
+    return folder
+
+
 def selection(cfg: DictConfig) -> Selection:
     """Which frames of which sequences a config asks for."""
     names = cfg.sequences
-    return Selection(cfg.split, cfg.stride, cfg.drop_rate, [names] if isinstance(names, str) else names)
+    if names is not None:
+        names = [str(one) for one in (names if isinstance(names, ListConfig) else [names])]
+    return Selection(cfg.split, cfg.stride, cfg.drop_rate, names)
 
 
-def build_detector(cfg: DictConfig) -> Detector | None:
-    """The detector of a config; None where detections are read from a file."""
+def detector_of(cfg: DictConfig) -> Detector | None:
+    """The detector of a config; None if detections are read from a file."""
     return instantiate(cfg.detector) if cfg.detections is None else None
 
 
-def detection_source(
+def cached_detections(
     cfg: DictConfig, source: FileSource, detector: Detector | None, progress: Progress
 ) -> DetectionSource:
-    """The detections of a source: a file's, an earlier run's into the same output, or the detector's."""
+    """The detections of a source: from a file, from an earlier run into the same output, or from the detector."""
     if detector is None:
-        return detections_from_file(str(cfg.detections), source)
-    if not source.footage.exists():  # an address, whose content may change unseen
+        return detections_from_file(str(cfg.detections), source, cfg.scores, partial(print_line, progress))
+    if not source.footage.exists():  # a URL: its content may change without notice
         return detector
     file = Path(str(cfg.output_dir)) / source.name / "det" / f"{detector.name}.txt"
     cached = CachedDetector(detector, file, source.footage, source.selection)
@@ -144,9 +167,11 @@ def print_line(progress: Progress, line: str) -> None:
 
 @contextmanager
 def unreadable_frames(on_error: str) -> Iterator[Report | None]:
-    """What sources report unreadable frames to: None where the first one stops the run; else they are counted, and the
-    count is printed at the end."""
+    """The callback for unreadable frames: None with on_error=stop; with skip, frames are counted and the total is
+    printed."""
     lines: list[str] = []
-    yield lines.append if on_error == "skip" else None
-    if lines:
-        print(f"skipped: {len(lines)}, the first: {lines[0]}")
+    try:
+        yield lines.append if on_error == "skip" else None
+    finally:
+        if lines:
+            print(f"skipped: {len(lines)}, the first: {lines[0]}")

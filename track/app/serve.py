@@ -22,6 +22,7 @@ from track.app.cli import command
 from track.app.demo import analytics_options, scene_analytics
 from track.app.live.web_session import Choice, WebOptions, WebSession
 from track.app.predict import check_choices
+from track.formats.mot import VIDEO_SUFFIXES
 from track.media.capture import LiveCapture, source_name
 from track.media.images import to_jpeg
 from track.media.sources import VideoSource, open_source
@@ -33,10 +34,9 @@ except ImportError as error:
     raise ValueError("serve: gradio is missing, pip install 'grutrack[web]'") from error
 
 INTERVAL = 0.1  # seconds between images that go to the browser and come from it
-KEPT = 3600  # seconds after which copies of downloaded files are deleted
+CACHE_SECONDS = 3600  # after which copies of downloaded files are deleted
 MAX_TABS = 50
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-VIDEOS = [".mp4", ".avi", ".mkv", ".mov", ".webm"]
 
 
 @command("serve")
@@ -46,12 +46,12 @@ def main(cfg: DictConfig) -> None:
 
 
 def serve(cfg: DictConfig) -> None:
-    """Serve the page of a composed config; what visitors left is deleted at the end.
+    """Serve the page of a composed config; the visitors' files are deleted at the end.
 
-    Raises ValueError where the port is taken, and for wrong lines, zones or modes.
+    Raises ValueError if the port is taken, or for wrong lines, zones or modes.
     """
     check_choices(cfg, {"camera": CAMERA_MODES})
-    scene_analytics(cfg)  # refused now, what is wrong with them
+    scene_analytics(cfg)  # raise now if a line or zone is malformed
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a service is stopped
     private = {"share": False, "footer_links": [], "ssr_mode": False, "enable_monitoring": False, "quiet": True}
@@ -86,10 +86,10 @@ class WebApp:
         """A tab was opened."""
         if len(self.sessions) >= MAX_TABS:
             raise refusal("there are too many visitors: try again later")
-        folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder))
+        folder = Path(tempfile.mkdtemp(prefix="session-", dir=self.folder))
         session = WebSession(self.options, self.analytics, folder)
         self.sessions[str(request.session_hash)] = session
-        with refusals():  # loaded now: a webcam that gets no answer for long is given up
+        with refusals():  # load now: gradio drops a webcam stream that waits too long
             self.options.detector(session.choice.detector, session.choice.classes)
 
     def session(self, request: gradio.Request) -> WebSession:
@@ -109,16 +109,16 @@ class WebApp:
                 file.unlink(missing_ok=True)
 
     def choose(self, request: gradio.Request, detector: str, classes: list[str], *others: Any) -> Any:
-        """A control was moved; the classes become those that the detector knows."""
-        known = self.options.categories(detector)
-        chosen = [one for one in classes if one in known] or [min(known, key=lambda one: one != "person")]
+        """Apply new settings; classes that the detector lacks are dropped."""
         with refusals():
+            known = self.options.categories(detector)
+            chosen = [name for name in classes if name in known] or [min(known, key=lambda name: name != "person")]
             self.options.detector(detector, chosen)
         self.session(request).choose(Choice(detector, chosen, *others))
         return gradio.update(choices=known, value=chosen)
 
     def webcam(self, image: np.ndarray | None, request: gradio.Request) -> tuple[Any, Any]:
-        """The newest image of the visitor's webcam, tracked; its time is when it came."""
+        """Track the newest image of the visitor's webcam, timestamped on arrival."""
         session = self.session(request)
         with refusals():
             drawn = None if image is None else session.webcam_frame(torch.from_numpy(image).permute(2, 0, 1))
@@ -135,11 +135,11 @@ class WebApp:
         yield from self._watch(self.session(request), file, Path(file).name)
 
     def watch_source(self, request: gradio.Request) -> Iterator[tuple[str, str]]:
-        """Track what the server was started with, whose name visitors need not know."""
+        """Track the server's source without revealing its path."""
         yield from self._watch(self.session(request), str(self.cfg.source), "this server's source")
 
     def stop(self, request: gradio.Request) -> None:
-        """Watch no further."""
+        """Stop playback."""
         session = self.session(request)
         with refusals():
             session.end()
@@ -154,7 +154,7 @@ class WebApp:
             return line.replace(source_name(name), shown_name)
 
         def report(line: str) -> None:
-            session.note = rename(line)
+            session.report(rename(line))
 
         turn = -1
         try:
@@ -165,9 +165,10 @@ class WebApp:
                 )
                 yield from self._play(session, source, turn)
         except ValueError as error:
+            raise refusal(rename(str(error))) from error
+        finally:  # also if the browser no longer listens
             with suppress(ValueError):
                 session.end(turn)
-            raise refusal(rename(str(error))) from error
 
     def _play(self, session: WebSession, source: VideoSource, turn: int) -> Iterator[tuple[str, str]]:
         """Images and counts of a source, a few per second, until it ends or the tab plays something else."""
@@ -183,7 +184,7 @@ class WebApp:
                 yield to_html(image), session.counts()
         if session.is_over(turn):
             return
-        session.note = "the end"
+        session.report("the end")
         session.end(turn)
         if image is not None:
             yield to_html(image), session.counts()
@@ -204,7 +205,7 @@ def _released(source: VideoSource) -> Iterator[None]:
 def build_page(app: WebApp) -> gradio.Blocks:
     """What is on the page."""
     limit = app.cfg.upload_limit
-    with gradio.Blocks(title="grutrack", analytics_enabled=False, delete_cache=(600, KEPT)) as blocks:
+    with gradio.Blocks(title="grutrack", analytics_enabled=False, delete_cache=(600, CACHE_SECONDS)) as blocks:
         with gradio.Row():
             with gradio.Column(scale=1):
                 add_controls(app)
@@ -214,13 +215,15 @@ def build_page(app: WebApp) -> gradio.Blocks:
                 files = gradio.File(label="Tracks, images, videos", **some)
                 prepare.click(app.results, None, files, **QUIET)
             with gradio.Column(scale=3):
-                image = gradio.HTML(elem_id="picture")
+                image = gradio.HTML(elem_id="image")
                 with gradio.Tab("Your webcam"):
                     straight = gradio.WebcamOptions(mirror=False)
                     camera = gradio.Image(sources=["webcam"], streaming=True, height=240, webcam_options=straight)
                     camera.stream(app.webcam, camera, [image, counts], stream_every=INTERVAL, **QUIET)
                 with gradio.Tab("A video"):
-                    file = gradio.File(label=f"At most {limit} MB; deleted with this tab", file_types=VIDEOS)
+                    file = gradio.File(
+                        label=f"At most {limit} MB; deleted with this tab", file_types=list(VIDEO_SUFFIXES)
+                    )
                     file.upload(app.keep_upload, file, None, **QUIET)
                     add_buttons(app.track_upload, app, "Track it", file, [image, counts])
                 if app.cfg.source is not None:
@@ -255,7 +258,7 @@ def add_buttons(track: Callable[..., Any], app: WebApp, name: str, given: Any, s
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Let the page show what is refused inside."""
+    """Show a ValueError raised inside as a message on the page."""
     try:
         yield
     except ValueError as error:
@@ -263,7 +266,7 @@ def refusals() -> Iterator[None]:
 
 
 def refusal(line: str) -> gradio.Error:
-    """What the page shows of a mistake."""
+    """An error message for the page."""
     return gradio.Error(line, print_exception=False)
 
 

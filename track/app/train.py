@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from track.app.cli import command, instantiate
+from track.app.cli import command, instantiate, reason_of
 from track.evaluation.plots import plot_curves
 
 
@@ -35,11 +35,14 @@ def train(cfg: DictConfig) -> None:
     trainer = instantiate(cfg.trainer)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    finally:  # Lightning starts the file anew
-        if parts := [before, pd.read_csv(curves)] if curves.is_file() else [before] if len(before) else []:
+    finally:  # Lightning starts the file again
+        parts = [before] if len(before) else []
+        if curves.is_file():
+            parts.append(pd.read_csv(curves))
+        if parts:
             pd.concat(parts).to_csv(curves, index=False)
     if not trainer.checkpoint_callback.best_model_path:
-        raise ValueError("no weights were chosen: give more epochs or time, or monitor=null where nothing is held out")
+        raise ValueError("no checkpoint was saved: train longer, or set monitor=null if nothing is held out")
     best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     model.load_state_dict(best["state_dict"])
     print(f"weights: {model.export(output)}")
@@ -50,7 +53,7 @@ def train(cfg: DictConfig) -> None:
 
 
 def resume_from(ckpt_path: str | None, output: Path) -> str | None:
-    """The checkpoint to go on from; "last" is the run folder's last.ckpt, else the newest in a folder beside it."""
+    """The checkpoint to resume from; "last": output_dir's last.ckpt, else the newest of a sibling run."""
     if ckpt_path is None:
         return None
     if ckpt_path == "last":
@@ -61,6 +64,6 @@ def resume_from(ckpt_path: str | None, output: Path) -> str | None:
     try:
         torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"]
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise ValueError(f"{ckpt_path}: expected a checkpoint as grutrack train writes it ({reason})") from error
     return ckpt_path

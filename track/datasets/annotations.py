@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from track.checkpoint import first_line
 from track.datasets.coco_layout import image_paths, valid_annotations
 from track.detection.detector import label_of
 from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
@@ -118,7 +119,7 @@ def coco(file: Path, classes: Sequence[str]) -> list[AnnotatedImage]:
         boxes = torch.tensor([row.box for row in rows]).reshape(len(rows), 4)
         sizes = torch.tensor([size_of[row.image] for row in rows]).reshape(len(rows), 2)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        reason = f"{type(error).__name__} {str(error).splitlines()[0]}"
+        reason = f"{type(error).__name__} {first_line(error)}"
         raise ValueError(f"{file}: expected COCO's json of images, annotations and categories ({reason})") from error
     if table["annotations"] and not rows:
         raise ValueError(f"{file}: expected annotations with a bbox of a listed image and category, found none")

@@ -21,8 +21,8 @@ from urllib.request import Request, urlopen
 
 CHUNK = 2**20  # bytes
 TIMEOUT = 30.0  # seconds without a byte
-MAX_EXPANSION = 20  # times an archive's size that its contents may have,
-EXPANSION_ALLOWANCE = 2**28  # and these bytes more
+MAX_EXPANSION = 20  # maximum ratio of unpacked to archive size
+EXPANSION_ALLOWANCE = 2**28  # bytes allowed in addition
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOT_DETECTORS = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
 ReportProgress = Callable[[int, int], None]  # bytes so far, and in total (0: unknown)

@@ -49,7 +49,7 @@ def make_dataset(root: str | Path, sequences: int, frames: int, seed: int = 0) -
 
 
 def make_sequence(folder: Path, frames: int, rng: np.random.Generator) -> None:
-    """Write one sequence. Ground-truth rows of people visible to less than a tenth have flag 0."""
+    """Write one sequence. Ground-truth rows of people less than 10 % visible have flag 0."""
     (folder / "img1").mkdir(parents=True, exist_ok=True)
     (folder / "gt").mkdir(exist_ok=True)
     street = draw_street(rng)

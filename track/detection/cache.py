@@ -6,6 +6,7 @@ of the detector's weights, its options, the footage and which of its frames. Und
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from track.detection.detector import Detector
 from track.detection.source import PrecomputedDetections
-from track.formats.mot import read_detections, write_detections
+from track.formats.mot import image_files, read_detections, write_detections
 from track.structures import Detections, Frame
 
 
@@ -41,23 +42,32 @@ class CachedDetector:
             yield from PrecomputedDetections(self.cached).detect(frames)
             return
         detected: list[Detections] = []
+        complete = True
         self.file.with_suffix(".json").unlink(missing_ok=True)
         try:
             for frame, detections in self.detector.detect(frames):
                 skipped = frame.number - 1 - len(detected)
+                complete = complete and not skipped and not frame.is_blank
                 detected += [Detections.empty()] * skipped
                 detected.append(detections)
                 yield frame, detections
         finally:
             write_detections(self.file, detected)
+        if not complete:  # the next run shall try the unreadable frames again
+            return
         about = {"frames": len(detected), "key": self.key}
         self.file.with_suffix(".json").write_text(json.dumps(about, indent=1))
 
 
 def cache_key(detector: Detector, footage: Path, frames: str) -> dict[str, Any]:
-    """What detections depend on: the detector, the footage's path and modification time, and which of its frames."""
-    modified = footage.stat().st_mtime_ns
-    return {"detector": detector.fingerprint(), "footage": [str(footage.resolve()), modified], "frames": frames}
+    """What detections depend on: the detector, the footage's files with their sizes and times, and which frames."""
+    files = image_files(footage) if footage.is_dir() else [footage]
+    digest = hashlib.sha256()
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.name}/{status.st_size}/{status.st_mtime_ns}\n".encode())
+    about = {"path": str(footage.resolve()), "files": len(files), "sha256": digest.hexdigest()}
+    return {"detector": detector.fingerprint(), "footage": about, "frames": frames}
 
 
 def read_cache(file: Path, key: dict[str, Any]) -> list[Detections] | None:

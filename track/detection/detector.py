@@ -77,16 +77,24 @@ class Detector:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"detector.batch_size: expected 1 or more, got {batch_size}")
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"detector.min_score: expected 0 to 1, got {min_score}")
+        if not classes:
+            raise ValueError("detector.classes: expected at least one")
         if network is None:
             loaded = _load(name, weights, checkpoint, classes)
         else:
             loaded = LoadedDetector(type(network).__name__.lower(), network, list(categories), UNCALIBRATED)
-        self.name, self.categories, self.calibration = loaded.name, loaded.categories, loaded.calibration
+        self.name = loaded.name
+        self.categories = loaded.categories
+        self.calibration = loaded.calibration
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = loaded.network.eval().requires_grad_(False).to(self.device)
         self.labels = torch.tensor([label_of(category, self.categories) for category in classes])
         self.label_map = torch.arange(len(self.categories))  # from the network's labels to indices of `categories`
-        self.min_score, self.autocast, self.onnx = min_score, autocast, onnx
+        self.min_score = min_score
+        self.autocast = autocast
+        self.onnx = onnx
         if network is None:
             self._optimize()
         self.batch_size = batch_size or _fastest_batch_size(self.network, self.device)
@@ -98,7 +106,7 @@ class Detector:
 
     def __call__(self, image: Tensor) -> Detections:
         """The detections in a (3, H, W) uint8 RGB image: boxes clipped to it, labels as indices of `categories`."""
-        return self.batch([image])[0]
+        return self.batch([as_image(image)])[0]
 
     @torch.inference_mode()
     def batch(self, images: Sequence[Tensor]) -> list[Detections]:

@@ -1,4 +1,4 @@
-"""Drawing on images: boxes, ids, trails, lines, zones and heatmaps, in colours that stay with an id."""
+"""Drawing on images: boxes, ids, trails, lines, zones and heatmaps, with a fixed colour per id."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TrajectoryImage:
         self._feet: dict[int, tuple[int, int]] = {}  # of the last frame
 
     def add(self, tracks: Tracks, image: Tensor) -> None:
-        """Extend the paths to a frame's tracks. image: the frame's; another size than before starts anew."""
+        """Extend the paths to a frame's tracks. image: the frame's; another size than before starts again."""
         if self._array.shape[:2] != image.shape[1:]:
             self._array, self._feet = np.zeros((*image.shape[1:], 3), np.uint8), {}
         columns = tracks.ids.tolist(), foot_points(tracks.boxes).round().int().tolist()

@@ -15,7 +15,7 @@ from track.analytics import SceneAnalytics
 from track.display.draw import Trails, TrajectoryImage, draw, draw_heat, draw_regions
 from track.media.images import save_image
 from track.media.video_writer import VideoWriter
-from track.structures import TrackedFrame, Tracks
+from track.structures import TrackedFrame, Tracks, class_name
 
 
 class Overlay:
@@ -64,7 +64,7 @@ class Overlay:
         speed_format = "  {:.0f} px/s" if self.analytics.metres_per_pixel is None else "  {:.1f} m/s"
         captions = []
         for identity, label in zip(tracks.ids.tolist(), tracks.labels.tolist(), strict=True):
-            caption = f"{self.label_names[label]} {identity}"
+            caption = f"{class_name(label, self.label_names)} {identity}"
             speed = self.analytics.speeds.get(identity, float("nan"))
             if self.show_speeds and not isnan(speed):
                 caption += speed_format.format(speed)
@@ -73,7 +73,7 @@ class Overlay:
 
 
 class AnnotatedVideo:
-    """A sink that writes the images of an overlay, which is written to before, to an mp4 file.
+    """A sink that writes an overlay's images to an mp4; the overlay comes earlier among the sinks.
 
     Raises ValueError as `VideoWriter` does.
     """

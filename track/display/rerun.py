@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import rerun as rr
 import rerun.blueprint as rrb
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from track.checkpoint import first_line
 from track.display.draw import Colour, colour_of
 from track.display.window import has_display
-from track.structures import TrackedFrame
+from track.structures import TrackedFrame, class_name
 from track.tracking.association import TrackPredictions
 from track.tracking.tracker import AssociationTrace, Tracker
 
@@ -42,9 +44,15 @@ class RerunViewer:
         self.recording.set_log_time_enabled(False)
         self.recording.set_log_tick_enabled(False)
         try:
-            _spawn(self.recording) if path is None else self.recording.save(path, _layout())
+            _spawn(self.recording) if path is None else _save(self.recording, path)
         except (RuntimeError, OSError) as error:
-            raise ValueError(f"viewer: {str(error).strip().splitlines()[0]}") from error
+            raise ValueError(f"viewer: {first_line(error)}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
     def write(self, result: TrackedFrame) -> None:
         """Show a frame, its tracks and how they were associated.
@@ -56,7 +64,8 @@ class RerunViewer:
         assert trace is not None  # the tracker has processed this frame
         frame, tracks, detections = result.frame, result.tracks, trace.detections
         ids = tracks.ids.tolist()
-        captions = [f"{self.label_names[label]} {i}" for label, i in zip(tracks.labels.tolist(), ids, strict=True)]
+        names = [class_name(label, self.label_names) for label in tracks.labels.tolist()]
+        captions = [f"{name} {i}" for name, i in zip(names, ids, strict=True)]
         colours = [colour_of(i) for i in trace.ids.tolist()]
         prediction_labels = _prediction_labels(trace)
         self.recording.set_time("time", duration=frame.time)
@@ -70,6 +79,15 @@ class RerunViewer:
             "affinity": rr.TextDocument(_affinity_table(trace), media_type=rr.MediaType.MARKDOWN),
         }.items():
             self.recording.log(entity, content, strict=True)
+
+    def close(self) -> None:
+        """Finish the file, or leave the viewer's window open with what was shown; a second call does nothing."""
+        self.recording.disconnect()
+
+
+def _save(recording: rr.RecordingStream, path: Path) -> None:
+    path.open("wb").close()  # raises like `save` if that fails, without Rerun's own warning
+    recording.save(path, _layout())
 
 
 def _spawn(recording: rr.RecordingStream) -> None:

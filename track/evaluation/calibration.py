@@ -30,7 +30,7 @@ def coverage(levels: Tensor, confidences: Tensor) -> pd.DataFrame:
 def reliability(confidence: Tensor, observed: Tensor, bins: int = 10) -> pd.DataFrame:
     """The reliability diagram's table: one row per bin of probabilities that is not empty.
 
-    confidence: (N,) predicted probabilities of events. observed: (N,) bool, whether they happened. Columns: confidence
+    confidence: (N,) predicted probabilities of events. observed: (N,) bool, whether each occurred. Columns: confidence
     and observed (means within the bin) and count.
     DeGroot and Fienberg, "The Comparison and Evaluation of Forecasters" (The Statistician, 1983).
     """
@@ -50,7 +50,7 @@ def calibration_error(table: pd.DataFrame) -> float:
 def fit_platt(scores: Tensor, correct: Tensor) -> tuple[float, float]:
     """Slope (above 0) and offset of the scores' log-odds that make a score the probability of being correct.
 
-    scores: (N,) in 0 to 1. correct: (N,) bool. With next to nothing to fit, nearly (1, 0), which changes nothing.
+    scores: (N,) in 0 to 1. correct: (N,) bool. With little data it stays near (1, 0), the identity.
     Platt, "Probabilistic outputs for support vector machines" (1999).
     """
     log_odds = scores.double().logit(1e-6).numpy()

@@ -27,16 +27,16 @@ def evaluate_detections(pairs: DetectionPairs) -> pd.DataFrame:
 
     AP: average precision, the mean over IoU 0.5 to 0.95; AP50: at IoU 0.5. recall, precision: of detections that score
     at least `SCORE`, matched one to one at `MATCH_IOU`. Ground truth with score 0 counts neither when it is detected
-    nor when it is missed.
+    nor when it is missed. Without ground truth AP and AP50 are NaN.
     """
     all_frames = tuple([frame for pair in pairs.values() for frame in pair[side]] for side in (0, 1))
     rows = {}
     for name, (truth, detections) in [*pairs.items(), (OVERALL, all_frames)]:
         tp, fp, fn = count_tp_fp_fn(truth, detections).sum(0).tolist()
-        precision = _average_precision(truth, detections)
+        average_precision = _average_precision(truth, detections)
         rows[name] = {
-            "AP": float(precision["map"]),
-            "AP50": float(precision["map_50"]),
+            "AP": _nan_if_undefined(average_precision["map"]),
+            "AP50": _nan_if_undefined(average_precision["map_50"]),
             "recall": tp / max(1e-9, tp + fn),
             "precision": tp / max(1e-9, tp + fp),
         }
@@ -98,18 +98,18 @@ def count_tp_fp_fn(truth: Sequence[Detections], detections: Sequence[Detections]
     return torch.tensor([_count(*pair) for pair in zip(truth, detections, strict=True)]).reshape(-1, 3)
 
 
-def is_right(truth: Detections, detections: Detections) -> Tensor:
+def is_true_positive(truth: Detections, detections: Detections) -> Tensor:
     """(N,) bool, which of one frame's detections are true positives at `MATCH_IOU`.
 
-    In descending order of score, each detection takes the box of its class, of those left, that it overlaps most.
+    Greedy, in descending score: each detection takes the unmatched box of its class with the highest IoU.
     """
     iou = box_iou(truth.boxes, detections.boxes) * (truth.labels[:, None] == detections.labels)
-    right = torch.zeros(len(detections), dtype=torch.bool)
+    matched = torch.zeros(len(detections), dtype=torch.bool)
     for column in detections.scores.argsort(descending=True).tolist() if len(truth) else []:
         best, row = iou[:, column].max(0)
-        right[column] = best >= MATCH_IOU
-        iou[row] *= not right[column]
-    return right
+        matched[column] = best >= MATCH_IOU
+        iou[row] *= not matched[column]
+    return matched
 
 
 def pedestrians(name: str, truth: Detections) -> Detections:
@@ -134,6 +134,11 @@ def _count(truth: Detections, detections: Detections) -> tuple[int, int, int]:
     considered = truth.scores != 0
     tp = int(considered[rows].sum())
     return tp, len(confident) - len(columns), int(considered.sum()) - tp
+
+
+def _nan_if_undefined(average_precision: Tensor) -> float:
+    """torchmetrics' figure, which is -1 without ground truth."""
+    return float(average_precision) if average_precision >= 0 else float("nan")
 
 
 def _average_precision(truth: Sequence[Detections], detections: Sequence[Detections]) -> dict[str, Tensor]:

@@ -138,7 +138,7 @@ def _boxes_in_file(frames: Sequence[Tracks]) -> tuple[Tensor, ...]:
     """Each frame's boxes in float64, as trackeval reads them from a file: decimal left, top, width, height, from 1.
 
     IoU then agrees to the last bit, which decides ties with a threshold (0.8 of two boxes with decimals may come out
-    slightly less). A number that is farther from a multiple of 0.001 than float32 explains stays as it is.
+    slightly less). Values farther than float32 rounding from a multiple of 0.001 are unchanged.
     """
     exact = torch.cat([frame.boxes.detach().cpu() for frame in [Tracks.empty(), *frames]]).double()
     given = torch.hstack([exact[:, :2] + 1, exact[:, 2:] - exact[:, :2]])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from track.checkpoint import atomic_write
+from track.checkpoint import atomic_write, first_line
 from track.formats.annotated import IGNORED_REGION, MAX_SIZE
 from track.formats.annotated import is_ignored_region as is_ignored_region  # also imported from here
 from track.formats.footage import DEFAULT_RATE, Footage, image_numbers, name_numbers, probe_images, probe_video
@@ -217,8 +217,7 @@ def read_sequence(path: str | Path) -> MotSequence:
         parser.read_string(ini.read_text(encoding="utf-8-sig"))
         section = parser["Sequence"]
     except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{ini}: expected an ini file with a [Sequence] section ({reason})") from error
+        raise ValueError(f"{ini}: expected an ini file with a [Sequence] section ({first_line(error)})") from error
 
     def number(key: str, highest: float = float("inf")) -> float:
         try:

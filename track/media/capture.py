@@ -7,7 +7,6 @@ is when a frame was captured.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,20 +99,22 @@ class LiveCapture:
     def _read(self, video: cv2.VideoCapture) -> None:
         wait = FIRST_WAIT
         number = 0
-        while not self._ended.is_set():
-            success, array = video.read()
-            if success:
-                number += 1
-                wait = FIRST_WAIT
-                self._publish(to_rgb(array), number)
-                continue
+        try:
+            while not self._ended.is_set():
+                success, array = video.read()
+                if success:
+                    number += 1
+                    wait = FIRST_WAIT
+                    self._publish(to_rgb(array), number)
+                    continue
+                video.release()
+                self.report(f"{self.name}: no more frames, trying again in {wait:g} s")
+                if self._ended.wait(wait):
+                    return
+                wait = min(2 * wait, LONGEST_WAIT)
+                video = _new_capture(self.source)
+        finally:
             video.release()
-            self.report(f"{self.name}: no more frames, trying again in {wait:g} s")
-            if self._ended.wait(wait):
-                return
-            wait = min(2 * wait, LONGEST_WAIT)
-            video = _new_capture(self.source)
-        video.release()
 
     def _publish(self, image: Tensor, number: int) -> None:
         now = time.monotonic()
@@ -127,11 +128,19 @@ class LiveCapture:
 def source_name(source: str | int | Path) -> str:
     """The name of a source in messages: its URL without user, password and query, or "camera 0", or its path.
 
-    Whatever precedes the last "@" is removed, as passwords may contain any character.
+    Of other than http addresses everything before the last "@" is removed, as passwords may contain any character.
     """
     if is_camera(source):
         return f"camera {source}"
-    return re.sub(r"//.*@", "//", str(source)).split("?")[0] if is_url(source) else str(source)
+    if not is_url(source):
+        return str(source)
+    scheme, _, rest = str(source).partition("://")
+    if scheme.startswith("http"):  # whose passwords are encoded, so that an "@" after the host belongs to the path
+        host, slash, path = rest.partition("/")
+        rest = host.rpartition("@")[2] + slash + path
+    else:
+        rest = rest.rpartition("@")[2]
+    return f"{scheme}://{rest}".split("?")[0]
 
 
 def is_camera(source: str | int | Path) -> bool:
@@ -153,7 +162,7 @@ def silence_opencv() -> None:
 def _open_capture(source: str | int) -> cv2.VideoCapture:
     video = _new_capture(source)
     if not video.isOpened():
-        raise ValueError(f"{source_name(source)}: {'not there' if is_camera(source) else 'expected a video'}")
+        raise ValueError(f"{source_name(source)}: {'cannot be opened' if is_camera(source) else 'expected a video'}")
     return video
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from track.formats.mot import track_rows
-from track.structures import Frame, TrackedFrame, Tracks
+from track.structures import Frame, TrackedFrame, Tracks, class_name
 
 RESULT_COLUMNS = ["frame", "time", "id", "class", "x1", "y1", "x2", "y2", "score"]
 RESULT_SUFFIXES = (".txt", ".csv", ".jsonl")
@@ -46,7 +46,7 @@ class ResultWriter:
             self.file.close()
         except OSError as failure:
             if kind is None:  # otherwise `write` has already reported it
-                raise ValueError(f"{self.path}: could not be written ({failure.strerror})") from failure
+                raise ValueError(f"{self.path}: write failed ({failure.strerror})") from failure
 
     def write(self, result: TrackedFrame) -> None:
         """Append the tracks of a frame."""
@@ -61,7 +61,7 @@ class ResultWriter:
                 self.file.writelines(json.dumps(row) + "\n" for row in named)
             self.file.flush()
         except OSError as error:
-            reason = f"could not be written on at frame {frame.number} ({error.strerror})"
+            reason = f"write failed at frame {frame.number} ({error.strerror})"
             raise ValueError(f"{self.path}: {reason}") from error
 
 
@@ -70,4 +70,5 @@ def _rows(frame: Frame, tracks: Tracks, label_names: Sequence[str]) -> Iterator[
     columns = tracks.ids.tolist(), tracks.labels.tolist(), tracks.boxes.tolist(), tracks.scores.tolist()
     for identity, label, box, score in zip(*columns, strict=True):
         pixels = [round(side, 2) for side in box]
-        yield [frame.number, round(frame.time, 4), identity, label_names[label], *pixels, round(score, 4)]
+        name = class_name(label, label_names)
+        yield [frame.number, round(frame.time, 4), identity, name, *pixels, round(score, 4)]

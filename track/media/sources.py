@@ -184,11 +184,14 @@ class SequenceSource:
 
     def _video_frames(self, video: Path) -> Iterator[Frame | None]:
         last = 0  # number of the video's frame that was read last
+        is_reported = False
         for frame in _align(VideoFile(video, self.report, pixels=self.pixels), self.sequence.frame_numbers):
             if frame is not None:
                 last = frame.number
-            elif self.sequence.has_seqinfo and self.report is None:
-                raise ValueError(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, found {last}")
+            elif self.sequence.has_seqinfo and not is_reported:
+                is_reported = True
+                report = self.report or refuse
+                report(f"{video}: expected {self.sequence.length} frames as seqinfo.ini says, got {last}")
             yield frame
 
 
@@ -218,12 +221,12 @@ def find_sources(
         sequences = find_sequences(path, selection.split, selection.stride, selection.drop_rate, selection.names)
         return (SequenceSource(sequence, report) for sequence in sequences)
     if selection != Selection(names=selection.names):
-        raise ValueError(f"{name}: split, stride and drop_rate are for MOTChallenge sequences, found none")
+        raise ValueError(f"{name}: split, stride and drop_rate apply to MOTChallenge sequences only, found none")
     videos = _video_files(path, selection.names) if path.is_dir() else []
     if videos:
-        return (VideoFile(video, report) for video in videos)
+        return (VideoFile(video, report, is_one_of_several=len(videos) > 1) for video in videos)
     if selection.names is not None:
-        raise ValueError(f"{name}: sequences are for a folder of sequences or videos")
+        raise ValueError(f"{name}: sequences= applies to a folder of sequences or videos only")
     if path.is_dir() and not image_files(path):
         raise ValueError(f"{name}: no sequences below it, expected folders with a seqinfo.ini, videos or images")
     opened = open_source(source, report)

@@ -35,7 +35,8 @@ class VideoFile:
 
     report: receives a line if frames are missing in a damaged file; by default that raises ValueError after the last
     frame.
-    container: the open file, if it is open already; the first iteration uses it, later ones open the file again. Raises
+    container: the open file, if it is open already; the first iteration uses it, later ones open the file again.
+    is_one_of_several: whether a folder of videos was named, so that a file beside it may be another video's. Raises
     ValueError if the file cannot be opened or is no video.
     """
 
@@ -48,8 +49,10 @@ class VideoFile:
         report: Report | None = None,
         container: InputContainer | None = None,
         pixels: bool = True,
+        is_one_of_several: bool = False,
     ) -> None:
         self.path, self.report, self.pixels = path, report or refuse, pixels
+        self.is_one_of_several = is_one_of_several
         self._container: InputContainer | None = container or open_video(path)
         self.footage = Path(source_name(path))
         self.name = self.footage.stem
@@ -78,7 +81,7 @@ class VideoFile:
     def without_pixels(self) -> VideoFile:
         """See `VideoSource`."""
         container, self._container = self._container, None
-        return VideoFile(self.path, self.report, container, pixels=False)
+        return VideoFile(self.path, self.report, container, False, self.is_one_of_several)
 
     def close(self) -> None:
         """See `VideoSource`."""

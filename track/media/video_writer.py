@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,8 @@ from av.video.frame import PictureType
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from track.checkpoint import atomic_write
+
 CLOCK_RATE = 90_000  # ticks per second
 FRAGMENT_LENGTH = 2.0  # seconds
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
@@ -20,18 +23,20 @@ FAST_START = {"movflags": "+faststart"}  # the index comes first, so that a brow
 
 
 class VideoWriter:
-    """Writes H.264 to an mp4 file; the frames written so far play, however the writing ends.
+    """Writes H.264 to an mp4 file; the frames written so far remain playable however writing ends.
 
         with VideoWriter("out.mp4", frame_rate=25) as video:
             video.write(image)                  # (3, H, W) uint8 RGB; optionally its time in seconds
 
     While it is open, the file consists of fragments of two seconds, each playable as soon as it is on disk; closing it
-    joins them. Raises ValueError if the file cannot be created, or later if it cannot be written on (disk full).
+    joins them. Raises ValueError if the file cannot be created, or later if a write fails (disk full).
     """
 
     def __init__(self, path: str | Path, frame_rate: float = 30.0) -> None:
-        self.path, self.frame_interval = Path(path), 1 / frame_rate
-        self.frame_count, self.failed = 0, False
+        self.path = Path(path)
+        self.frame_interval = 1 / frame_rate  # seconds
+        self.frame_count = 0
+        self.failed = False
         self._time = -self.frame_interval  # of the last frame, seconds
         self._fragment_start = -FRAGMENT_LENGTH  # seconds
         try:
@@ -54,10 +59,10 @@ class VideoWriter:
         """Append a frame, (3, H, W) uint8 RGB. time: seconds; by default one frame interval after the last frame's.
 
         H.264 needs even sides, so an odd side loses its last row or column. An image whose size differs from the first
-        one's is scaled to it.
+        one's is scaled to it. Raises ValueError if a side of the first one is below 2 pixels, or if the write fails.
         """
         if not self.frame_count:
-            self._stream.height, self._stream.width = (side // 2 * 2 for side in image.shape[1:])
+            self._set_size(image)
         frame = av.VideoFrame.from_ndarray(self._fit(image).permute(1, 2, 0).contiguous().numpy(), "rgb24")
         self._time = self._time + self.frame_interval if time is None else max(self._time + 1e-3, time)
         frame.pts = round(self._time * CLOCK_RATE)
@@ -79,11 +84,19 @@ class VideoWriter:
             except FFmpegError as error:
                 self._fail(error)
         if self.frame_count and not self.failed:
-            self._join_fragments()
+            self._replace_fragments()
         self.frame_count = 0
 
+    def _set_size(self, image: Tensor) -> None:
+        _, height, width = image.shape
+        if min(height, width) < 2:
+            raise ValueError(f"{self.path}: expected images of at least 2 by 2 pixels, got {width} by {height}")
+        self._stream.height = height // 2 * 2
+        self._stream.width = width // 2 * 2
+
     def _fit(self, image: Tensor) -> Tensor:
-        height, width = self._stream.height, self._stream.width
+        height = self._stream.height
+        width = self._stream.width
         _, rows, columns = image.shape
         if rows - height not in (0, 1) or columns - width not in (0, 1):
             image = resize(image, [height, width], antialias=True)
@@ -102,20 +115,20 @@ class VideoWriter:
             self.failed = True
             reason = error.strerror or error
             raise ValueError(
-                f"{self.path}: could not be written on after {self.frame_count} frames ({reason}): those before play"
+                f"{self.path}: write failed after {self.frame_count} frames ({reason}); the earlier frames are playable"
             )
 
-    def _join_fragments(self) -> None:
+    def _replace_fragments(self) -> None:
         """Replace the file by an unfragmented copy, which states its length; keep the fragments if that fails."""
-        joined = self.path.with_suffix(".part")
-        try:
-            with av.open(str(self.path)) as old, av.open(str(joined), "w", format="mp4", options=FAST_START) as new:
-                source = old.streams.video[0]
-                stream = new.add_stream_from_template(source)
-                for packet in old.demux(source):
-                    if packet.dts is not None:
-                        packet.stream = stream
-                        new.mux(packet)
-            joined.replace(self.path)
-        except (OSError, FFmpegError):
-            joined.unlink(missing_ok=True)
+        with suppress(OSError, FFmpegError), atomic_write(self.path) as joined:
+            _join_fragments(self.path, joined)
+
+
+def _join_fragments(path: Path, joined: Path) -> None:
+    with av.open(str(path)) as old, av.open(str(joined), "w", format="mp4", options=FAST_START) as new:
+        source = old.streams.video[0]
+        stream = new.add_stream_from_template(source)
+        for packet in old.demux(source):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)

@@ -26,7 +26,7 @@ class CameraMotion(Protocol):
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether the frames' images are looked at."""
+        """Whether the frames' images are read."""
         ...
 
     def reset(self) -> None:

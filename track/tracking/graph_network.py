@@ -88,7 +88,7 @@ class GraphAssociation:
     def __init__(self, motion: RecurrentMotion, network: MessagePassing, min_new_track: float = 0.5) -> None:
         """min_new_track: minimal probability that a detection is an object without a track, for it to start one.
 
-        Raises ValueError where `motion` remembers fewer observations than the features compare.
+        Raises ValueError if `motion` remembers fewer observations than the features compare.
         """
         if motion.history_length <= max(LAGS):
             raise ValueError(f"history_length: expected at least {max(LAGS) + 1}, got {motion.history_length}")
@@ -129,7 +129,7 @@ def save_network(motion: RecurrentMotion, network: MessagePassing, path: Path) -
 def load_graph(path: str | Path | None = None) -> MessagePassing:
     """The association network in a file of weights (default: the shipped one), frozen.
 
-    Raises ValueError where the file has none.
+    Raises ValueError if the file has none.
     """
     return load(path or SHIPPED, "association", MessagePassing)[0]
 

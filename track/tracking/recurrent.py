@@ -89,7 +89,7 @@ class RecurrentMotion(nn.Module):
         self.head = nn.Sequential(drop, nn.Linear(hidden + HEAD_INPUTS, 64), nn.SiLU(), drop, last)
 
     def unpack(self, state: Tensor) -> RecurrentState:
-        """The columns of a state, as views. Raises RuntimeError where its width is not this model's."""
+        """The columns of a state, as views. Raises RuntimeError if its width is not this model's."""
         history = self.history_length
         return RecurrentState(*state.split([KALMAN_SIZE, history, 4 * history, len(EMA_RATES), self.memory_size], 1))
 
@@ -230,6 +230,6 @@ def save_motion(network: RecurrentMotion, path: Path) -> Path:
 def load_motion(path: str | Path | None = None, history_length: int = HISTORY) -> RecurrentMotion:
     """The motion model in a file of weights (default: the shipped one), frozen.
 
-    history_length: see `RecurrentMotion`. Raises ValueError where the file has no motion model.
+    history_length: see `RecurrentMotion`. Raises ValueError if the file has no motion model.
     """
     return load(path or SHIPPED, "motion", partial(RecurrentMotion, history_length=history_length))[0]

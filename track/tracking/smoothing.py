@@ -82,7 +82,8 @@ def _estimates(
         predicted, predicted_sigma = motion.project(state)
         matched = torch.isin(live.ids, observed.ids)
         is_new = ~torch.isin(observed.ids, live.ids)
-        continued, new = observed[~is_new], observed[is_new]
+        continued = observed[~is_new]
+        new = observed[is_new]
         state = state.clone()  # the Kalman filter's prediction is a view of it
         state[matched] = motion.update(state[matched], continued.boxes, continued.scores)
         state = torch.cat([state, motion.initiate(new.boxes, new.scores)])
@@ -92,16 +93,19 @@ def _estimates(
             position = torch.cat([predicted, position[len(predicted) :]])
             sigma = torch.cat([predicted_sigma, torch.full((len(new), 4), UNKNOWN_SIGMA)])
         order = live.ids.argsort()
-        live, state = live[order], state[order]
+        live = live[order]
+        state = state[order]
         estimates.append(Estimate(live, position[order], sigma[order]))
         continues = torch.tensor([last_frame[k] > index for k in live.ids.tolist()], dtype=torch.bool)
-        live, state = live[continues], state[continues]
+        live = live[continues]
+        state = state[continues]
     return estimates
 
 
 def _merge(forward: Estimate, backward: Estimate) -> Tracks:
     """The two estimates of one frame, weighted by their precision."""
-    variance, other_variance = forward.sigma**2, backward.sigma**2
+    variance = forward.sigma**2
+    other_variance = backward.sigma**2
     weight = other_variance / (variance + other_variance).clamp(min=1e-12)
     position = weight * forward.position + (1 - weight) * backward.position
     tracks = forward.tracks
@@ -112,7 +116,9 @@ def _replace_rows(tracks: Tracks, observed: Tracks) -> Tracks:
     """`tracks`, sorted by id, with the boxes, scores and labels of those also in `observed` replaced by them."""
     observed = observed[observed.ids.argsort()]
     rows = torch.isin(tracks.ids, observed.ids)
-    boxes, scores, labels = tracks.boxes.clone(), tracks.scores.clone(), tracks.labels.clone()
+    boxes = tracks.boxes.clone()
+    scores = tracks.scores.clone()
+    labels = tracks.labels.clone()
     boxes[rows] = observed.boxes
     scores[rows] = observed.scores
     labels[rows] = observed.labels

@@ -68,15 +68,16 @@ class AssociationTrace:
 class Tracker:
     """Tracks every object online: `tracks = tracker.update(detections, time)` for each frame in order.
 
-    motion: predicts boxes. association: matches them to detections and starts new tracks. Where `motion` is not given,
-    it is read from the file `weights` (default: the shipped networks), and so is the association if the file has one;
-    otherwise that is ByteTrack's. min_score: detections below it are ignored. min_hits: detections before a track is
+    motion: predicts boxes. association: matches them to detections and starts new tracks. Without `motion`, it is
+    loaded from `weights` (default: the shipped file), as is the association if the file holds one; otherwise
+    ByteTrack's rule is used. min_score: detections below it are ignored. min_hits: detections before a track is
     reported (those of the first frame are reported at once). max_age: seconds without a detection after which a track
     ends. min_new_track: for the learned association, probability of being an object without a track from which a
     detection starts one. boxes: "filtered" by the motion model, or as "detected". coasting: seconds for which a track
     is reported while it is hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
 
-    Raises ValueError if `weights` are no such file or are given beside a `motion`, or for an option out of range.
+    Raises ValueError if `weights` is not a weights file or is given together with `motion`, or for an option out of
+    range.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class Tracker:
         time_since_update = memory.time_since_update.clone()
         state[rows] = self.motion.update(state[rows], matched.boxes, matched.scores)
         scores[rows] = matched.scores
-        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_evidence(matched)
+        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_logit_gain(matched)
         hits[rows] += 1
         time_since_update[rows] = 0.0
         confirmed = memory.confirmed | (hits >= self.min_hits)
@@ -261,7 +262,7 @@ class Tracker:
             state=self.motion.initiate(detections.boxes, detections.scores),
             keys=keys,
             ids=torch.zeros_like(keys),
-            class_logits=self._class_evidence(detections),
+            class_logits=self._class_logit_gain(detections),
             scores=detections.scores,
             hits=hits,
             time_since_update=torch.zeros(count),
@@ -279,7 +280,7 @@ class Tracker:
         self._next_id += len(new)
         return replace(memory, ids=ids)
 
-    def _class_evidence(self, detections: Detections) -> Tensor:
+    def _class_logit_gain(self, detections: Detections) -> Tensor:
         """(N, C) what each detection adds to its track's class logits, nats."""
         scores = detections.scores.clamp(min=1e-3)  # a class is better than none
         return CLASS_WEIGHT * scores[:, None] * one_hot(detections.labels, len(self._labels))

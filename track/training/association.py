@@ -24,7 +24,7 @@ from track.training.recording import AssociationSample, collate_samples, record
 from track.training.schedule import warmup_cosine
 
 VALIDATION_BATCH = 100  # frames
-OBJECTNESS_WEIGHT = 0.2  # of its loss beside those of the matches
+OBJECTNESS_WEIGHT = 0.2  # of its loss compared with those of the matches
 PROBABILITIES = ("match, given the track", "match, given the detection", "object")  # that are checked for calibration
 
 

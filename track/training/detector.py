@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics.detection import MeanAveragePrecision
 
-from track.detection.detector import UNCALIBRATED, build_detector, load_detector, save_detector
+from track.checkpoint import first_line
+from track.detection.detector import BACKGROUND, UNCALIBRATED, build_detector, load_detector, save_detector
 from track.evaluation.calibration import calibrated, fit_platt, reliability
-from track.evaluation.detection import SCORE, count_tp_fp_fn, is_right, precision_recall
+from track.evaluation.detection import SCORE, count_tp_fp_fn, is_true_positive, precision_recall
 from track.evaluation.plots import plot_frames, plot_precision_recall, plot_reliability
 from track.structures import Detections
 from track.training.detection_data import DetectionDataModule, DetectionDataset, Target
@@ -33,8 +34,8 @@ SHOWN = 3  # best images, and worst images, in frames.png
 class DetectorModule(lightning.LightningModule):
     """Trains the detector `name` on `classes` from official weights, a checkpoint, a backbone alone, or from scratch.
 
-    weights: the name of official weights; the head's last layers, which do not fit other classes, start anew. None
-    starts at random. checkpoint: a file of `save_detector` for the same classes, in place of `name` and `weights`.
+    weights: the name of official weights; the head's last layers, which do not fit other classes, start from scratch.
+    None starts at random. checkpoint: a file of `save_detector` for the same classes, in place of `name` and `weights`.
     backbone: a file of a classifier's weights (a state_dict as torchvision saves it, or safetensors) for the backbone,
     in place of `weights`. A pretrained backbone learns at a tenth of the rate with its batch statistics frozen. freeze:
     parts that do not learn, by their names in the network ("backbone", "backbone.body.0").
@@ -55,8 +56,10 @@ class DetectorModule(lightning.LightningModule):
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__()
-        self.name, self.learning_rate, self.weight_decay = name, learning_rate, weight_decay
-        self.network, self.categories = build_detector(name, None, ["__background__", *classes])
+        self.name = name
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.network, self.categories = build_detector(name, None, [BACKGROUND, *classes])
         pretrained: list[Any] = []
         if checkpoint is not None:
             self.name, self.network, categories, _ = load_detector(checkpoint)
@@ -71,7 +74,7 @@ class DetectorModule(lightning.LightningModule):
             self._load_matching(build_detector(name, weights)[0].state_dict())
             pretrained = [self.network.backbone]
         frozen = [_part(self.network, one).requires_grad_(False) for one in freeze]
-        # a batch of few images is too small to estimate statistics anew
+        # a batch of few images is too small to estimate statistics again
         self.frozen_norms = [m for part in pretrained + frozen for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
         self.pretrained = {id(parameter) for part in pretrained for parameter in part.parameters()}
         self.average = AveragedModel(self.network, avg_fn=_moving_average, use_buffers=True)
@@ -124,7 +127,7 @@ class DetectorModule(lightning.LightningModule):
         if isinstance(data, DetectionDataModule):
             truth, detections = self._detect(data)
             scores = torch.cat([one.scores for one in detections])
-            correct = torch.cat([is_right(*pair) for pair in zip(truth, detections, strict=True)])
+            correct = torch.cat([is_true_positive(*pair) for pair in zip(truth, detections, strict=True)])
             calibration = fit_platt(scores, correct)
             detections = [replace(one, scores=calibrated(one.scores, *calibration)) for one in detections]
             table = reliability(calibrated(scores, *calibration), correct)
@@ -154,13 +157,13 @@ class DetectorModule(lightning.LightningModule):
 def load_backbone(network: nn.Module, path: str) -> nn.Module:
     """Load a classifier's weights into `network.backbone.body`, and return it; nothing in the file is executed.
 
-    Raises ValueError where the file cannot be read so, or lacks one of the backbone's weights.
+    Raises ValueError if the file cannot be read so, or lacks one of the backbone's weights.
     """
     try:
         state = load_file(path) if path.endswith(".safetensors") else torch.load(path, "cpu", weights_only=True)
         state = {key.removeprefix("features."): value for key, value in state.items()}
     except (OSError, RuntimeError, EOFError, AttributeError, SafetensorError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: expected the weights of a backbone ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: expected the weights of a backbone ({first_line(error)})") from error
     body: nn.Module | None = getattr(network.backbone, "body", None)
     if body is None:
         raise ValueError(f"model.backbone: {type(network).__name__} has none that a file could fill")

@@ -1,4 +1,4 @@
-"""Episodes for training association, recorded anew in every epoch under the network that is being trained.
+"""Episodes for training association, recorded again in every epoch under the network that is being trained.
 
 Learning from the states that its own decisions lead to is the idea of Ross et al., "A Reduction of Imitation Learning
 and Structured Prediction to No-Regret Online Learning" (AISTATS 2011).
@@ -32,7 +32,7 @@ from track.training.simulation import (
     squeeze,
     subsample,
 )
-from track.training.trajectories import per_root
+from track.training.trajectories import held_out, per_root
 
 EPISODE_LENGTH = 300  # frames
 STRIDES = [1] * 8 + [2, 3, 4, 6]  # one is drawn
@@ -50,9 +50,10 @@ class EpisodeDataModule(lightning.LightningDataModule):
     split: one for all roots, or one for each. detections: files of detections, used where a sequence has them;
     simulated detections are used besides. in_sample: whether the detector was trained on these very frames, so that
     its detections are better than on any other footage; one value, or one for each root. held_out: names of sequences
-    to validate on and never train on; by default every sixth of each root. episodes: how many to record per epoch;
-    roots take equal shares, but one without detections takes half a share. batches, batch_size: per epoch, and in
-    frames. on_policy: whether later epochs are recorded under the network, not under ByteTrack's association again.
+    to validate on and never train on; by default every sixth of each root, or the last of fewer. episodes: how many to
+    record per epoch; roots take equal shares, but one without detections takes half a share. batches, batch_size: per
+    epoch, and in frames. on_policy: whether later epochs are recorded under the network, not under ByteTrack's
+    association again. Raises ValueError if `episodes` is below 1.
     """
 
     def __init__(
@@ -68,31 +69,42 @@ class EpisodeDataModule(lightning.LightningDataModule):
         on_policy: bool = True,
     ) -> None:
         super().__init__()
+        if episodes < 1:
+            raise ValueError(f"data.episodes: expected 1 or more, got {episodes}")
         self.roots = [root] if isinstance(root, str) else list(root)
         self.splits = per_root("split", split, self.roots)
         self.in_sample = per_root("in_sample", in_sample, self.roots)
-        self.detections, self.held_out = list(detections), held_out
-        self.episodes, self.batches, self.batch_size = episodes, batches, batch_size
+        self.detections = list(detections)
+        self.held_out = held_out
+        self.episodes = episodes
+        self.batches = batches
+        self.batch_size = batch_size
         self.on_policy = on_policy
         self.groups: list[list[LabelledSequence]] = []  # to train on, by root
         self.held_out_sequences: list[LabelledSequence] = []
         self.samples: list[AssociationSample] = []
 
     def setup(self, stage: str) -> None:
-        """Read every sequence, once. Raises ValueError where none is left to train on."""
+        """Read every sequence, once.
+
+        Raises ValueError if none is left to train on, or, unless `held_out` is empty, to validate on.
+        """
         if self.groups:
             return
         by_root = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
-        held_out = [sequence for group in by_root for sequence in self._held_out(group)]
-        self.held_out_sequences = [LabelledSequence(sequence, self.detections) for sequence in held_out]
-        paths = {sequence.path for sequence in held_out}
+        validation = [sequence for group in by_root for sequence in held_out(group, self.held_out)]
+        self.held_out_sequences = [LabelledSequence(sequence, self.detections) for sequence in validation]
+        paths = {sequence.path for sequence in validation}
         groups = [
             [LabelledSequence(one, self.detections, in_sample) for one in group if one.path not in paths]
             for group, in_sample in zip(by_root, self.in_sample, strict=True)
         ]
         self.groups = [group for group in groups if group]
         if not self.groups:
-            raise ValueError(f"{', '.join(self.roots)}: expected sequences to train on beside data.held_out")
+            raise ValueError(f"{', '.join(self.roots)}: expected sequences to train on other than data.held_out")
+        if not validation and (self.held_out is None or len(self.held_out)):
+            roots = ", ".join(self.roots)
+            raise ValueError(f"{roots}: expected sequences to validate on, or data.held_out=[] and monitor=null")
 
     def train_dataloader(self) -> DataLoader[AssociationSample]:
         """The samples of this epoch's episodes, and half of the earlier ones."""
@@ -111,11 +123,6 @@ class EpisodeDataModule(lightning.LightningDataModule):
         """The held-out sequences, to be tracked."""
         return DataLoader(self.held_out_sequences, batch_size=None)  # type: ignore[arg-type]
 
-    def _held_out(self, group: list[MotSequence]) -> list[MotSequence]:
-        if self.held_out is not None:
-            return [sequence for sequence in group if sequence.name in self.held_out]
-        return group[5::6]
-
 
 class LabelledSequence:
     """A sequence with its ground truth and detections in memory.
@@ -125,7 +132,9 @@ class LabelledSequence:
     """
 
     def __init__(self, sequence: MotSequence, files: Sequence[str], in_sample: bool = False) -> None:
-        self.name, self.times, self.in_sample = sequence.name, sequence.times, in_sample
+        self.name = sequence.name
+        self.times = sequence.times
+        self.in_sample = in_sample
         self.truth = sequence.truth()
         self.detections = [sequence.detections(file) for file in files if sequence.has(file)]  # of each file
         self.affines = list(sequence.affines()) if sequence.has("gmc.txt") else None
@@ -147,7 +156,10 @@ class EpisodeDataset(Dataset[bytes]):
     def __init__(
         self, groups: list[list[LabelledSequence]], motion: RecurrentMotion, association: Association, count: int
     ) -> None:
-        self.groups, self.motion, self.association, self.count = groups, motion, association, count
+        self.groups = groups
+        self.motion = motion
+        self.association = association
+        self.count = count
         self.seed = int(torch.randint(2**62, ()))
 
     def __len__(self) -> int:

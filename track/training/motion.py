@@ -48,10 +48,9 @@ class MotionModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         if checkpoint:
-            self.network = load_motion(checkpoint).requires_grad_().train()
+            self.network = load_motion(checkpoint, history_length=1).requires_grad_().train()
         else:
-            self.network = RecurrentMotion(cell, hidden, dropout)
-        self.network.history_length = 1  # the state is smaller, and only association reads more
+            self.network = RecurrentMotion(cell, hidden, dropout, history_length=1)  # only association reads more
         self.weight_decay, self.learning_rate = weight_decay, learning_rate
         self.tracked_sequences = tracked_sequences
         self.levels: list[tuple[Tensor, Tensor]] = []  # of this validation: horizon's index (N,), interval level (N, 4)
@@ -141,7 +140,7 @@ def unroll(motion: Motion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     known = batch["targets"].isfinite().all(3) & (batch["valid"][..., None] > 0)  # (B, T, K)
     rows, times, horizons = known.nonzero(as_tuple=True)
     target = box_convert(batch["targets"][known], "xyxy", "cxcywh")
-    return motion.predict(torch.stack(states, 1)[rows, times], batch["ahead"][known]), target, horizons
+    return motion.predict(torch.stack(states, 1)[rows, times], batch["horizon"][known]), target, horizons
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from track.detection.source import PrecomputedDetections
-from track.formats.mot import considered_pedestrians
+from track.formats.mot import PEDESTRIAN, considered_pedestrians, distractor_classes
 from track.pipeline import Pipeline
 from track.structures import Detections, Frame, Tracks
 from track.tracking.association import Association, Matches, TrackPredictions, assign
@@ -23,7 +23,6 @@ from track.tracking.tracker import Tracker
 from track.training.simulation import Episode, identify
 
 VOTE_DECAY = 0.93  # per frame
-TRACKABLE_CLASSES = (1, 2, 7, 8, 12)  # of MOTChallenge: pedestrians, and the distractors that a tracker may follow
 Votes = dict[int, dict[int, float]]  # by track id: the weight of each identity it has followed, -1 for none
 
 
@@ -74,11 +73,13 @@ def record(
     tracker = Tracker(motion, recording)
     camera_motion = Static() if episode.affines is None else AffineFile(episode.affines)
     pipeline = Pipeline(PrecomputedDetections(episode.detections), camera_motion, tracker)
+    trackable = torch.tensor([PEDESTRIAN, *distractor_classes("")])  # a tracker may follow distractors
     votes: Votes = {}
-    samples, results = [], []
+    samples = []
+    results = []
     for number, (truth, time) in enumerate(zip(episode.truth, episode.times, strict=True), 1):
         results.append(pipeline.step(Frame.blank(1, 1, time, number)).tracks)
-        truth = truth[torch.isin(truth.labels, torch.tensor(TRACKABLE_CLASSES))]
+        truth = truth[torch.isin(truth.labels, trackable)]
         trace = tracker.trace
         if trace is not None and len(trace.ids) and len(trace.detections):
             identities = identify(trace.detections.boxes, truth)
@@ -92,9 +93,9 @@ def true_matches(graph: Graph, votes: list[dict[int, float]], identities: Tensor
     """`detection_of_track` (T,) and `track_of_detection` (D,) of an `AssociationSample`.
 
     Tracks and identities are assigned one to one by votes: after an identity switch a track returns to the person it
-    has mostly followed, and of two tracks of one person the one with fewer votes is free for a person without a track.
-    Pairs that are not in the graph do not match. votes: the weight of each identity, for each track. identities: (D,)
-    of the detections, -1 for none.
+    has mostly followed. If two tracks follow one person, the one with fewer votes may take an untracked person. Pairs
+    that are not in the graph do not match. votes: the weight of each identity, for each track. identities: (D,) of the
+    detections, -1 for none.
     """
     known = sorted({identity for row in votes for identity in row if identity >= 0})
     weights = torch.tensor([[row.get(identity, 0.0) for identity in known] for row in votes])

@@ -183,7 +183,7 @@ def _static_false_positives(truth: list[Tracks], rng: np.random.Generator) -> li
     if not len(people):
         return [Detections.empty()] * len(truth)
     count = rng.poisson(rng.uniform(0, 8))
-    models = people[torch.from_numpy(rng.integers(len(people), size=count))]  # whose sizes and labels they have
+    models = people[torch.from_numpy(rng.integers(len(people), size=count))]  # templates for size and label
     low = people.boxes[:, :2].amin(0)
     high = people.boxes[:, 2:].amax(0)
     scale = torch.from_numpy(rng.uniform(0.6, 1.3, (count, 1))).float()

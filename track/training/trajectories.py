@@ -20,9 +20,7 @@ from track.tracking.association import assign
 
 HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation for which the prediction is trained
 BOX_NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width, height, in box sizes: YOLOX on DanceTrack
-AUGMENTED = (
-    0.5  # fraction of stretches with changed detections; with more, predicted deviations are too large on others
-)
+AUGMENTED = 0.5  # fraction of windows with changed detections; more makes predicted sigmas too large on real detections
 NOISE_MEMORY = 0.95  # fraction of the correlated noise that a frame inherits from the previous one
 MIN_FRAMES = 8  # of a trajectory
 Batch = dict[str, Tensor]
@@ -46,19 +44,21 @@ class Trajectory:
 
 
 class TrajectoryDataset(Dataset[Batch]):
-    """Stretches of trajectories as a tracker would meet them.
+    """Windows of trajectories as a tracker observes them.
 
     An item has T = `observations` rows, of which the last are padding where there are fewer: boxes (T, 4) xyxy, scores
     (T,), elapsed (T,) seconds since the previous observation, valid (T,); and the ground truth at each of the K
-    `HORIZONS` after each observation: targets (T, K, 4) xyxy, NaN where unknown, and ahead (T, K) seconds.
+    `HORIZONS` after each observation: targets (T, K, 4) xyxy, NaN where unknown, and horizon (T, K) seconds.
 
-    With `augment` stretches start at random frames, may be mirrored, and may have the camera's motion compensated;
+    With `augment` windows start at random frames, may be mirrored, and may have the camera's motion compensated;
     `AUGMENTED` of them, and all of in-sample detections, also have a random frame stride, misses and noise. Without,
-    stretches follow one another and have every frame.
+    windows follow one another and have every frame.
     """
 
     def __init__(self, trajectories: Sequence[Trajectory], observations: int = 24, augment: bool = True) -> None:
-        self.trajectories, self.observations, self.augment = trajectories, observations, augment
+        self.trajectories = trajectories
+        self.observations = observations
+        self.augment = augment
         step = observations // 2 if augment else observations
         self.starts = [
             (index, frame)
@@ -82,7 +82,9 @@ class TrajectoryDataset(Dataset[Batch]):
         chance = rng.random(len(frames))
         miss_rate = rng.choice([0, 0.1, 0.4]) if is_varied else 0
         observed = np.isfinite(boxes[:, 0]) & (chance >= miss_rate)
-        frames, boxes, scores = frames[observed], boxes[observed], scores[observed]
+        frames = frames[observed]
+        boxes = boxes[observed]
+        scores = scores[observed]
         later = frames[:, None] + np.array(HORIZONS)
         is_known = later < len(trajectory.truth)
         later = later.clip(max=len(trajectory.truth) - 1)
@@ -91,12 +93,13 @@ class TrajectoryDataset(Dataset[Batch]):
             boxes = _compensate(trajectory, frames[0], frames, boxes)
             truth = _compensate(trajectory, frames[0], later, truth)
         if rng.random() < 0.5 * self.augment:
-            boxes[:, 0], truth[..., 0] = -boxes[:, 0], -truth[..., 0]
+            boxes[:, 0] *= -1
+            truth[..., 0] *= -1
         elapsed = np.diff(frames, prepend=frames[:1]) / trajectory.frame_rate
         return self._pad(boxes, scores, elapsed, truth, np.array(HORIZONS) / trajectory.frame_rate)
 
     def _pad(
-        self, boxes: np.ndarray, scores: np.ndarray, elapsed: np.ndarray, truth: np.ndarray, ahead: np.ndarray
+        self, boxes: np.ndarray, scores: np.ndarray, elapsed: np.ndarray, truth: np.ndarray, horizon: np.ndarray
     ) -> Batch:
         missing = self.observations - len(boxes)
         rows = {"boxes": boxes, "scores": scores, "elapsed": elapsed, "valid": np.ones(len(boxes)), "targets": truth}
@@ -105,7 +108,7 @@ class TrajectoryDataset(Dataset[Batch]):
             for name, row in rows.items()
         }
         item["boxes"][len(boxes) :] = torch.tensor([0.0, 0.0, 10.0, 10.0])
-        item["ahead"] = torch.from_numpy(ahead).float().expand(self.observations, -1)
+        item["horizon"] = torch.from_numpy(horizon).float().expand(self.observations, -1)
         return {**item, "boxes": _xyxy(item["boxes"]), "targets": _xyxy(item["targets"])}
 
 
@@ -132,7 +135,9 @@ class TrajectoryDataModule(lightning.LightningDataModule):
         self.roots = [root] if isinstance(root, str) else list(root)
         self.splits = per_root("split", split, self.roots)
         self.in_sample = per_root("in_sample", in_sample, self.roots)
-        self.detections, self.held_out, self.batch_size = detections, held_out, batch_size
+        self.detections = detections
+        self.held_out = held_out
+        self.batch_size = batch_size
         self.observations = observations
         self.held_out_sequences: list[MotSequence] = []
 
@@ -141,7 +146,7 @@ class TrajectoryDataModule(lightning.LightningDataModule):
         if self.held_out_sequences:
             return
         by_root = [find_sequences(root, split) for root, split in zip(self.roots, self.splits, strict=True)]
-        self.held_out_sequences = [sequence for group in by_root for sequence in self._held_out(group)]
+        self.held_out_sequences = [sequence for group in by_root for sequence in held_out(group, self.held_out)]
         train = [
             trajectory
             for group, in_sample in zip(by_root, self.in_sample, strict=True)
@@ -157,20 +162,22 @@ class TrajectoryDataModule(lightning.LightningDataModule):
         self.val = TrajectoryDataset(val, self.observations, augment=False)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented stretches, shuffled."""
+        """Augmented windows, shuffled."""
         drop_last = len(self.train) > self.batch_size
         return DataLoader(
             self.train, self.batch_size, True, drop_last=drop_last, num_workers=1, persistent_workers=True
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Stretches of the held-out sequences, unchanged."""
+        """Windows of the held-out sequences, unchanged."""
         return DataLoader(self.val, 4 * self.batch_size)
 
-    def _held_out(self, group: list[MotSequence]) -> list[MotSequence]:
-        if self.held_out is not None:
-            return [sequence for sequence in group if sequence.name in self.held_out]
-        return group[5::6] or group[1:][-1:]
+
+def held_out(group: list[MotSequence], names: Sequence[str] | None) -> list[MotSequence]:
+    """The sequences of one root to validate on: those named, or else every sixth, or the last of fewer."""
+    if names is not None:
+        return [sequence for sequence in group if sequence.name in names]
+    return group[5::6] or group[1:][-1:]
 
 
 def per_root(name: str, value: Value | list[Value], roots: list[str]) -> list[Value]:

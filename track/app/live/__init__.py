@@ -1,1 +1,1 @@
-"""What the live commands are made of: playback, the window's controls, and the page's sessions."""
+"""Live views: playback, window controls and web sessions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,7 +36,7 @@ h      this help
 q      quit""".splitlines()
 HINTS = {"line": "click the two ends of a line", "zone": "click the corners of a zone, then z"}
 SCORE_STEP = 0.05
-POLL = 0.03  # seconds between looks at the keys while there is no new frame
+POLL = 0.03  # seconds between key polls while there is no new frame
 
 
 class WindowControls:
@@ -132,9 +133,9 @@ class WindowControls:
         self.drawing = ""
 
     def _add(self, kind: str) -> None:
-        """Make a line or zone of the clicked points."""
+        """Add a line or zone from the clicked points."""
         clicks = self.window.clicks
-        name = f"{kind} {1 + len(self.analytics.entries)}"
+        name = next(name for k in count(1) if (name := f"{kind} {k}") not in self.analytics.entries)
         try:
             if kind == "line":
                 self.analytics.add_line(name, [*clicks[0], *clicks[1]])

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from track.media.capture import LiveCapture
@@ -42,7 +43,7 @@ class Playback:
             yield from map(self._arrive, results)
             return
         with self._progress:
-            tracked = self._progress.track(results, source.frame_count, description=source.name)
+            tracked = self._progress.track(results, source.frame_count, description=escape(source.name))
             yield from map(self._arrive, tracked)
 
     def print_line(self, line: str) -> None:
@@ -50,7 +51,7 @@ class Playback:
         self._progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def finish(self, frame: Frame) -> None:
-        """A frame is ready to be looked at."""
+        """Record that a frame was processed."""
         now = time.monotonic()
         self.frame_count += 1
         speed = len(self._finished) / max(1e-9, now - self._finished[0])
@@ -72,7 +73,7 @@ class Playback:
         return max(0.0, frame.time - self._first[0] - (time.monotonic() - self._first[1]))
 
     def summary(self) -> str:
-        """How many frames there were, and how fast they came."""
+        """Frame count and average speed."""
         skipped = f", {self._source.skipped} skipped" if isinstance(self._source, LiveCapture) else ""
         speed = self.frame_count / max(1e-9, time.monotonic() - self._began)
         return f"{self.frame_count} frames{skipped}, {speed:.1f} frames per second"

@@ -1,4 +1,4 @@
-"""One tab of the page: what its visitor chose, what it tracks, and its files."""
+"""Web sessions: settings, tracking and files of each browser tab."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from torch import Tensor
 from track.analytics import EventFile, SceneAnalytics
 from track.app.cli import instantiate
 from track.detection.detector import (
+    OWN,
+    PACKAGED,
     Detector,
     available_detectors,
     categories_of,
@@ -60,7 +62,7 @@ class WebOptions:
         first = cfg.detector.name if cfg.detector.checkpoint is None else Path(cfg.detector.checkpoint).name
         self.detectors: dict[str, DictConfig] = {first: cfg.detector}
         for name in available_detectors():
-            if name not in (first, "small_fcos"):  # which has no official weights
+            if name != first and (name in PACKAGED or name not in OWN):  # those that need no training
                 node = cfg.detector.copy()
                 node.name, node.checkpoint, node.weights = name, None, "DEFAULT"
                 self.detectors[name] = node
@@ -89,7 +91,7 @@ class WebOptions:
 
 
 class _InTurns:
-    """A detector that several threads use one after another, instead of all of them slowly."""
+    """Serialises access to a shared detector; concurrent inference would slow every tab."""
 
     needs_pixels = True
 
@@ -157,14 +159,15 @@ class WebSession:
         self._moments: deque[float] = deque([0.0], maxlen=RECENT)
 
     def choose(self, choice: Choice) -> None:
-        """Take over what the visitor chose; the next frame uses it."""
+        """Apply new settings from the next frame on."""
         self.choice = choice
 
-    def begin(self, frame_rate: float | None = None, camera_motion: Callable[[], CameraMotion] | None = None) -> int:
-        """Start to play a source; returns its turn, -1 once the tab is closed.
+    def report(self, line: str) -> None:
+        """Show a line below the counts."""
+        self.note = line
 
-        frame_rate: of the video of it that is written, if any.
-        """
+    def begin(self, frame_rate: float | None = None, camera_motion: Callable[[], CameraMotion] | None = None) -> int:
+        """Start a turn and return its number, -1 if the tab is closed. frame_rate: of the video to write, if any."""
         with self._lock:
             if self._closed:
                 return -1
@@ -173,7 +176,7 @@ class WebSession:
             return self.turn
 
     def end(self, turn: int | None = None) -> None:
-        """Finish the files of a turn, by default the current one, if that is what is playing."""
+        """End a turn (by default the current one) and close its files; ignored if another one is playing."""
         with self._lock:
             if turn in (None, self.turn) and not self._closed:
                 self.turn, self.playing = self.turn + 1, False
