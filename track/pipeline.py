@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from track.detection.source import DetectionSource, PrecomputedDetections, with_probabilities
-from track.formats.mot import last_frame, read_detections
+from track.formats.mot import read_detections
+from track.formats.table import last_frame
 from track.media.sources import ImageFolder, SequenceSource, VideoFile, VideoSource, prefetch
 from track.structures import Detections, Frame, Observation, TrackedFrame
 from track.tracking.camera_motion import AffineFile, CameraMotion, OpticalFlow, Static

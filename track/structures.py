@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -180,7 +180,7 @@ class Tracks(Detections):
     """
 
     ids: Tensor
-    detection_rows: Tensor = cast(Tensor, None)  # by default -1 for every row
+    detection_rows: Tensor = None  # type: ignore[assignment]  # by default -1 for every row
 
     def __post_init__(self) -> None:
         if self.detection_rows is None:

@@ -19,7 +19,6 @@ from track.app.predict import CHOICES as PREDICT_CHOICES
 from track.app.predict import (
     cached_detections,
     check_choices,
-    detector_of,
     output_folder,
     predict,
     progress_bar,
@@ -114,7 +113,7 @@ def score_tracks(cfg: DictConfig, sequences: list[MotSequence], truth: list[Sequ
 
 def score_detections(cfg: DictConfig, sequences: list[MotSequence], truth: list[SequenceTruth]) -> None:
     """Print and write the figures of a file of detections, or of the detector, which is run first."""
-    detector = build_detector(cfg)
+    detector = detector_of(cfg)
     names = dict(enumerate(detector.label_names)) if detector else {}
     scored = split_classes(truth, detect_all(cfg, sequences, detector), names, asked_classes(cfg))
     print_notes(cfg, truth, scored)

@@ -20,6 +20,7 @@ from track.detection.architectures import fcos_mobilenet_v2_fpn, small_fcos
 from track.detection.onnx_backend import use_onnx_runtime
 from track.detection.optimize import optimize_for_inference
 from track.evaluation.calibration import calibrated
+from track.media.images import as_image
 from track.structures import Detections, Frame
 
 MAX_BATCHED_SIDE = 320  # pixels of an image's shorter side up to which a CPU is faster with several images at once
@@ -105,7 +106,7 @@ class Detector:
         return self.categories
 
     def __call__(self, image: Tensor) -> Detections:
-        """The detections in a (3, H, W) uint8 RGB image: boxes clipped to it, labels as indices of `categories`."""
+        """The detections in an image as `as_image` takes it: boxes clipped to it, labels as indices of `categories`."""
         return self.batch([as_image(image)])[0]
 
     @torch.inference_mode()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from track.structures import Detections, Frame
 
-
 MOT_NAMES = ("background", "person")  # of MOTChallenge's labels; class_name numbers the others
 SCORES = ("auto", "probability", "percent", "logit", "unknown", "calibrate")
 MAX_LOGIT = 20.0  # scores up to it may be log-odds, larger ones are percentages
@@ -62,9 +61,9 @@ def with_probabilities(
 ) -> Sequence[Detections]:
     """The detections of a file with scores from 0 to 1; `report` receives a line if they were converted.
 
-    scores: what the file has, one of `SCORES`. auto: percentages and log-odds are recognised by their range, and a score
-    of -1, 0 or 1 throughout means that there are none, so that every detection counts as certain. calibrate: scales
-    scores so that their 95th percentile is that of a well calibrated detector. Raises ValueError for other scores.
+    scores: what the file has, one of `SCORES`. auto: percentages and log-odds are recognised by their range; -1, 0 or 1
+    throughout means that there are no scores, so that every detection counts as certain. calibrate: scales the scores
+    so that their 95th percentile is that of a well calibrated detector. Raises ValueError for other scores.
     """
     if scores not in SCORES:
         raise ValueError(f"scores: expected one of {', '.join(SCORES)}, got {scores}")
@@ -87,13 +86,15 @@ def _kind(values: Tensor, file: Path) -> str:
     low, high = values.min().item(), values.max().item()
     if low == high and low in (-1.0, 0.0, 1.0):
         return "unknown"
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         return "probability"
-    if -MAX_LOGIT <= low and high <= MAX_LOGIT:
+    if low >= -MAX_LOGIT and high <= MAX_LOGIT:
         return "logit"
-    if 0 <= low and high <= 100:
+    if low >= 0 and high <= 100:
         return "percent"
-    raise ValueError(f"{file}: expected scores from 0 to 1, got {low:g} to {high:g}; say scores=percent, logit or unknown")
+    raise ValueError(
+        f"{file}: expected scores from 0 to 1, got {low:g} to {high:g}; say scores=percent, logit or unknown"
+    )
 
 
 def _convert(values: Tensor, kind: str) -> Tensor:
