@@ -224,7 +224,7 @@ class _Matching:
         return bool(self.names) and any(one.names or one.protocol == "motchallenge" for one in self.sequences)
 
     def _assumed_person(self) -> str | None:
-        """The class that label 1 (or 0), alone and without a name, stands for, if the ground truth has one for people."""
+        """The class of people, if the ground truth names one and the predictions have label 1 (or 0) alone, unnamed."""
         if [label + self._shift() for label in self.labels] != [PEDESTRIAN]:
             return None
         return next((name for one in self.sequences if (name := one.class_called(PERSON[0])) in self.chosen), None)
