@@ -7,6 +7,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -218,9 +219,10 @@ def _check_types(defaults: DictConfig, chosen: DictConfig, prefix: str = "") -> 
 
 
 def _save_config(cfg: DictConfig) -> None:
-    folder = Path(str(cfg.output_dir))
-    if folder.is_dir() and not OmegaConf.missing_keys(cfg):
-        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    with suppress(OmegaConfBaseException, OSError):  # which the command itself reported
+        folder = Path(str(cfg.output_dir))
+        if folder.is_dir():
+            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
 
 
 def _flat_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
