@@ -1,5 +1,6 @@
 """Parallel arrays and frames."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,3 +63,63 @@ def test_a_grey_image_seen_as_three_channels_is_not_blank() -> None:
 
 def test_a_label_without_a_name_is_called_by_its_number() -> None:
     assert [class_name(label, ["background", "person"]) for label in (1, 2, -1)] == ["person", "class 2", "class -1"]
+
+
+BOXES = [[0.0, 0, 10, 20], [30, 0, 40, 20]]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
+def test_arrays_of_any_numeric_type_become_detections(dtype: type) -> None:
+    detections = Detections.from_numpy(
+        np.array(BOXES, dtype), np.array([0.5, 1], np.float64), np.array([0, 7], np.int32)
+    )
+    assert detections.boxes.tolist() == BOXES
+    assert (detections.scores.tolist(), detections.labels.tolist()) == ([0.5, 1], [0, 7])
+
+
+def test_lists_tensors_and_nothing_become_detections() -> None:
+    assert Detections.from_numpy(BOXES).scores.tolist() == [1, 1]
+    assert Detections.from_numpy(torch.tensor(BOXES).double(), 0.5, 3).labels.tolist() == [3, 3]
+    assert len(Detections.from_numpy([])) == len(Detections.from_numpy(np.zeros((0, 4)), [], [])) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[1, 2, 3]],), r"boxes: expected shape \(N, 4\), got \(1, 3\)"),
+        ((["box"],), "boxes: expected numbers, got list"),
+        ((BOXES, [0.5]), r"scores: expected shape \(2,\), got \(1,\)"),
+        ((BOXES, 1.0, [0.5, 1]), "labels: expected whole numbers"),
+    ],
+)
+def test_what_is_ambiguous_is_refused(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Detections.from_numpy(*arguments)
+
+
+def test_a_row_and_an_iteration_are_tables_of_one_row() -> None:
+    assert ROWS[0].ids.tolist() == [7]
+    assert ROWS[-1].ids.tolist() == [2]
+    assert [track.ids.item() for track in ROWS] == [7, 2]
+    with pytest.raises(IndexError, match="row 2: expected one of 2"):
+        ROWS[2]
+
+
+def test_supervision_detections_come_in_and_go_out_with_their_data() -> None:
+    supervision = pytest.importorskip("supervision")
+    given = supervision.Detections(np.array(BOXES), data={"name": np.array(["a", "b"])})
+    assert Detections.from_supervision(given).scores.tolist() == [1, 1]
+    given.confidence, given.class_id = np.array([0.9, 0.8]), np.array([0, 0])
+    tracks = Tracks.cat([Tracks(torch.tensor(BOXES), torch.ones(2), torch.zeros(2).long(), torch.tensor([4, 9]))])
+    tracks = Tracks(tracks.boxes, tracks.scores, tracks.labels, tracks.ids, torch.tensor([1, 0]))
+    back = tracks.to_supervision(given)
+    assert (back.data["name"].tolist(), back.tracker_id.tolist()) == (["b", "a"], [4, 9])
+    assert back.confidence.tolist() == [0.8, 0.9]
+    assert tracks.to_supervision().tracker_id.tolist() == [4, 9]
+
+
+def test_tracks_become_a_table_of_pandas() -> None:
+    table = ROWS.to_pandas()
+    assert list(table.columns) == ["x1", "y1", "x2", "y2", "score", "label", "id", "detection_row"]
+    assert table.loc[0, ["x2", "id", "detection_row"]].tolist() == [2, 7, -1]
+    assert len(Detections.empty().to_pandas()) == 0

@@ -110,7 +110,8 @@ def detections_from_file(
     """The detections of a source from a MOTChallenge file.
 
     file: in the sequence's folder; for a video or folder of images in a folder of the video's name beside it, beside
-    it, or as given; of several videos in a folder, only in those folders of their names. Raises ValueError if the file is absent or malformed, or if the source is live.
+    it, or as given; of several videos in a folder, only in those folders of their names. scores, report: see
+    `with_probabilities`. Raises ValueError if the file is absent or malformed, or if the source is live.
     """
     if isinstance(source, SequenceSource):
         detections = source.sequence.detections(file)
@@ -126,4 +127,6 @@ def detections_from_file(
     path = next((place for place in places if place.is_file()), places[0])
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected the detections of {source.name}")
-    return PrecomputedDetections(with_probabilities(read_detections(path, last_frame(path)), scores, path, report))
+    length = source.frame_count if isinstance(source, ImageFolder) else None  # what a video states is an estimate
+    detections = read_detections(path, length or last_frame(path))
+    return PrecomputedDetections(with_probabilities(detections, scores, path, report))

@@ -31,7 +31,7 @@ def test_predict_then_evaluate_scores_perfect_detections_highly(streets: Path, t
     scored = call("evaluate", f"ground_truth={streets}", "predictions=out", "output_dir=score")
     assert scored.code == 0, scored.err
     rows = dict(line.split(",", 1) for line in (tmp_path / "score" / "metrics.csv").read_text().splitlines())
-    assert rows["sequence"] == "HOTA,DetA,AssA,MOTA,IDF1,IDSW,FP,FN,Frag,MT,ML"
+    assert rows["sequence"] == "HOTA,DetA,AssA,MOTA,IDF1,IDSW,FP,FN,Frag,MT,ML,AssPr,AssRe,Short,IDs"
     assert list(rows) == ["sequence", "street-04-00", "street-04-01", "OVERALL"]
     assert float(rows["OVERALL"].split(",")[3]) > 85
     assert (tmp_path / "out" / "config.yaml").is_file()

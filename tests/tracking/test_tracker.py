@@ -1,12 +1,15 @@
 """The tracker: identities over time, birth and death of tracks, time, camera motion and classes."""
 
+import warnings
+from typing import Any
+
 import pytest
 import torch
 
 from tests.test_pipeline import BatchedBrightDetector, moving_square, values
 from track.pipeline import Pipeline
 from track.structures import Detections
-from track.tracking.association import ByteAssociation
+from track.tracking.association import ByteAssociation, iou
 from track.tracking.camera_motion import OpticalFlow
 from track.tracking.motion import Kalman
 from track.tracking.recurrent import RecurrentMotion, save_motion
@@ -134,3 +137,130 @@ def test_the_trace_holds_what_the_association_decided_on() -> None:
     assert tracker.trace.ids.tolist() == [1, 2]
     assert torch.equal(tracker.trace.detections.boxes, detections_at(0, 100).boxes)
     assert tracker.trace.matches.detections[tracker.trace.matches.tracks.argsort()].tolist() == [0, 1]
+
+
+PARKED = torch.tensor([[100.2, 100.7, 180.2, 150.7], [300, 200, 360, 260], [500, 100, 560, 220]])
+TRACKERS = {
+    "gru": Tracker,
+    "gru_byte": lambda: Tracker(association=ByteAssociation(), max_age=1.0),
+    "bytetrack": lambda: Tracker(Kalman(), ByteAssociation(iou), max_age=1.0),
+}
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+@pytest.mark.parametrize("interval", [1 / 30, 0.5, 2.0, 10.0, 3600.0, 33.0])
+def test_parked_objects_keep_their_ids_at_any_interval(name: str, interval: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tracker = TRACKERS[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # these times could be milliseconds
+        for t in range(12):
+            boxes = PARKED + 0.3 * torch.randn(3, 4, generator=generator)
+            tracks = tracker.update(Detections.from_numpy(boxes, 0.9), t * interval)
+            assert tracks.ids.tolist() == [1, 2, 3]
+
+
+def test_a_track_survives_two_frames_without_a_detection_at_any_interval() -> None:
+    tracker = Tracker(Kalman(), ByteAssociation(iou), max_age=0.1)
+    for t in range(12):
+        tracks = tracker.update(Detections.empty() if t in (5, 6) else Detections.from_numpy(PARKED), t * 60.5)
+    assert tracks.ids.tolist() == [1, 2, 3]
+
+
+def test_times_that_look_like_milliseconds_are_hinted_at_once() -> None:
+    tracker = Tracker()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for t in range(20):
+            tracker.update(Detections.from_numpy(PARKED), 33.0 * t)
+    assert [str(one.message)[:60] for one in told] == ["frames are 33 s apart: if these times are milliseconds, divi"]
+
+
+def test_ids_are_given_when_a_track_is_first_reported() -> None:
+    tracker = Tracker(Kalman(), ByteAssociation(iou))
+    for t in range(6):  # a false box in every frame, never twice in one place
+        boxes = torch.cat([PARKED[:1], torch.tensor([[0.0, 0, 20, 20]]) + 100.0 * t])
+        ids = tracker.update(Detections.from_numpy(boxes), t / 30).ids.tolist()
+        tracker.update(Detections.from_numpy(PARKED[:1]), t / 30 + 1 / 60)
+    new = torch.tensor([[700.0, 300, 760, 380]])
+    for t in range(6, 8):
+        ids = tracker.update(Detections.from_numpy(torch.cat([PARKED[:1], new])), t / 30).ids.tolist()
+    assert ids == [1, 3]  # 2 was reported in the first frame
+
+
+def test_a_track_names_the_row_of_the_detection_that_it_came_from() -> None:
+    tracker = Tracker()
+    order = torch.tensor([2, 0, 1])
+    first = tracker.update(Detections.from_numpy(PARKED), 0.0)
+    assert first.detection_rows.tolist() == [0, 1, 2]
+    doubtful = torch.cat([torch.zeros(1, 4), PARKED[order]])  # row 0 is below the threshold
+    second = tracker.update(Detections.from_numpy(doubtful, [0.05, 0.9, 0.9, 0.9]), 1 / 30)
+    torch.testing.assert_close(second.boxes, doubtful[second.detection_rows], atol=1.0, rtol=0)
+    assert sorted(second.detection_rows.tolist()) == [1, 2, 3]
+
+
+def test_boxes_may_be_the_detectors_own() -> None:
+    plain, own = Tracker(), Tracker(boxes="detected")
+    for t in range(5):
+        boxes = PARKED + 3.0 * (t % 2)
+        filtered, detected = (one.update(Detections.from_numpy(boxes), t / 30) for one in (plain, own))
+    torch.testing.assert_close(detected.boxes, boxes[detected.detection_rows], rtol=0, atol=0)
+    assert not torch.equal(filtered.boxes, detected.boxes)
+
+
+def test_hidden_tracks_are_reported_while_they_coast_and_marked() -> None:
+    tracker = Tracker(coasting=0.1)
+    for t in range(20):
+        tracker.update(Detections.from_numpy([[4.0 * t, 0, 4.0 * t + 20, 40]], 0.9), t / 30)
+    hidden = [tracker.update(Detections.empty(), t / 30) for t in range(20, 26)]
+    assert [one.ids.tolist() for one in hidden] == [[1]] * 3 + [[]] * 3
+    assert hidden[2].detection_rows.tolist() == [-1]
+    assert hidden[2].boxes[0, 0].item() == pytest.approx(4.0 * 22, abs=4)
+
+
+def test_labels_may_be_any_numbers_and_size_nothing() -> None:
+    tracker = Tracker()
+    for t in range(4):
+        tracks = tracker.update(Detections.from_numpy(PARKED, 0.9, [10**12, 0, -1]), t / 30)
+    assert tracks.labels.tolist() == [10**12, 0, -1]
+    assert tracker.memory.class_logits.shape == (3, 3)
+
+
+def test_boxes_that_are_not_finite_are_dropped_with_a_warning_and_the_rest_is_tracked() -> None:
+    tracker = Tracker()
+    broken = PARKED.clone()
+    broken[1, 2] = float("nan")
+    for t in range(3):
+        with pytest.warns(UserWarning, match="1 detections whose box or score is not finite"):
+            tracks = tracker.update(Detections.from_numpy(broken), t / 30)
+        assert tracks.detection_rows.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("scores", "time", "message"),
+    [(0.9, float("nan"), "time: expected seconds, got nan"), (90.0, 0.0, "scores: expected 0 to 1, got 90: divide")],
+)
+def test_times_and_scores_that_are_none_are_refused(scores: float, time: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Tracker().update(Detections.from_numpy(PARKED, scores), time)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"min_score": "high"}, "tracker.min_score: expected a number from 0 to 1, got high"),
+        ({"max_age": -1}, "tracker.max_age: expected a number of at least 0, got -1"),
+        ({"min_hits": 0}, "tracker.min_hits: expected a number of at least 1, got 0"),
+        ({"boxes": "raw"}, "tracker.boxes: expected filtered or detected, got raw"),
+    ],
+)
+def test_options_out_of_range_are_refused(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Tracker(**option)
+
+
+def test_tracks_are_ordinary_tensors() -> None:
+    tracks = Tracker().update(Detections.from_numpy(PARKED), 0.0)
+    doubled = 2 * tracks.boxes
+    tracks.boxes.mul_(2)
+    assert torch.equal(tracks.boxes, doubled)

@@ -19,6 +19,7 @@ from track.app.predict import CHOICES as PREDICT_CHOICES
 from track.app.predict import (
     cached_detections,
     check_choices,
+    detector_of,
     output_folder,
     predict,
     progress_bar,
