@@ -165,7 +165,7 @@ def test_lines_and_zones_are_clicked_and_cleared(person: Person) -> None:
         click(x, y)
     person.key("z")
     person.until(lambda: analytics.zones)
-    assert analytics.zones["zone 2"].tolist() == [[60, 10], [200, 10], [200, 110]]
+    assert analytics.zones["zone 1"].tolist() == [[60, 10], [200, 10], [200, 110]]
     person.key("c")
     person.until(lambda: not analytics.zones and not analytics.lines)
 
