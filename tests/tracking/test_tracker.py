@@ -209,7 +209,7 @@ def test_boxes_may_be_the_detectors_own() -> None:
 
 
 def test_hidden_tracks_are_reported_while_they_coast_and_marked() -> None:
-    tracker = Tracker(coasting=0.1)
+    tracker = Tracker(coasting=0.11)
     for t in range(20):
         tracker.update(Detections.from_numpy([[4.0 * t, 0, 4.0 * t + 20, 40]], 0.9), t / 30)
     hidden = [tracker.update(Detections.empty(), t / 30) for t in range(20, 26)]

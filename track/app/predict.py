@@ -48,6 +48,8 @@ def predict(cfg: DictConfig) -> Path:
         sources = find_sources(str(cfg.source), selection(cfg), report)  # refused before a detector is downloaded
         tracker: Tracker = instantiate(cfg.tracker)
         detector = detector_of(cfg)
+        if detector is not None:  # so that evaluate knows the classes by name
+            (output / "labels.txt").write_text("".join(f"{name}\n" for name in detector.label_names[1:]))
         for source in sources:
             with closing(source):
                 camera_motion = camera_motion_for(cfg.camera, source)

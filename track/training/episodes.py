@@ -74,7 +74,7 @@ class EpisodeDataModule(lightning.LightningDataModule):
         self.roots = [root] if isinstance(root, str) else list(root)
         self.splits = per_root("split", split, self.roots)
         self.in_sample = per_root("in_sample", in_sample, self.roots)
-        self.detections = list(detections)
+        self.detections = [detections] if isinstance(detections, str) else list(detections)
         self.held_out = held_out
         self.episodes = episodes
         self.batches = batches
