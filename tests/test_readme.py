@@ -51,11 +51,26 @@ def test_boxes_of_other_libraries_come_in_and_go_out() -> None:
     exec(blocks("detector.md"), shown)
     assert shown["tracks"].ids.tolist() == [1]
     boxes = np.array([[10.0, 20, 50, 120], [200, 20, 240, 120]])
-    given = supervision.Detections(boxes, confidence=np.array([0.9, 0.8]), class_id=np.array([1, 1]))
-    tracks = track.Tracker().update(shown["from_supervision"](given), time=0.0)
-    back = shown["to_supervision"](tracks)
+    shown["tracker"].reset()
+    given = supervision.Detections(boxes, np.ones((2, 200, 300), bool), np.array([0.9, 0.8]), np.array([1, 1]))
+    given.mask[1, :, :150] = False
+    back = shown["track_supervision"](given)
     np.testing.assert_allclose(back.xyxy, boxes, atol=0.5)
     assert back.tracker_id.tolist() == [1, 2]
+    assert back.mask.sum((1, 2)).tolist() == [60_000, 30_000]
+
+
+def test_masks_of_a_segmentation_network_stay_with_their_tracks() -> None:
+    shown: dict[str, Any] = {}
+    exec(blocks("detector.md"), shown)
+    shown["tracker"].reset()
+    boxes = torch.tensor([[300.0, 20, 340, 120], [10, 20, 50, 120]])
+    output = {"boxes": boxes, "scores": torch.tensor([0.9, 0.8]), "labels": torch.ones(2).long()}
+    shown["track_output"](output | {"masks": torch.tensor([30, 10])})
+    tracks, rest = shown["track_output"](
+        {key: column.flip(0) for key, column in output.items()} | {"masks": torch.tensor([10, 30])}
+    )
+    assert dict(zip(tracks.ids.tolist(), rest["masks"].tolist(), strict=True)) == {1: 30, 2: 10}
 
 
 def test_a_result_file_is_counted(
