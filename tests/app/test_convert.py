@@ -58,3 +58,20 @@ def test_a_mistake_is_one_line(options: list[str], message: str, tmp_path: Path,
     assert done.err.startswith(message)
     assert len(done.err.splitlines()) == 1
     assert not (tmp_path / "converted").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output"), [("data", "data"), ("data/a", "data"), ("data", "data/a"), ("link", "data")]
+)
+def test_an_output_that_could_replace_its_source_is_refused(
+    source: str, output: str, tmp_path: Path, call: Call
+) -> None:
+    CVAT.write(tmp_path, [make_video("a")])
+    assert call("convert", "source=a.zip", "output=data", "format=mot").code == 0
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    refused = call("convert", f"source={source}", f"output={output}", "format=mot")
+    assert refused.code == 1
+    assert "expected a folder or file apart from the source" in refused.err
+    after = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and "outputs" not in file.parts}
+    assert after == {file: content for file, content in before.items() if "outputs" not in file.parts}

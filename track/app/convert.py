@@ -24,12 +24,14 @@ def main(cfg: DictConfig) -> None:
         raise ValueError(f"format: expected one of {', '.join(sorted(FORMATS))}, got {cfg.format}")
     target, source = FORMATS[cfg.format], Path(str(cfg.source))
     found = detect_format(source)
+    output = Path(str(cfg.output))
+    check_output(source, output)
     print(f"source: {found.title}")
     videos = found.read(source)
     check_names(source, videos)
     for video in videos:
         print(describe(video))
-    for file in target.write(Path(str(cfg.output)), videos):
+    for file in target.write(output, videos):
         print(f"written: {file} ({target.title})")
 
 
@@ -42,6 +44,13 @@ def detect_format(source: Path) -> Format:
         titles = ", ".join(one.title for one in FORMATS.values())
         raise ValueError(f"source: {source}: expected annotations or results as {titles}; see docs/data.md")
     return found
+
+
+def check_output(source: Path, output: Path) -> None:
+    """Raise ValueError if the output is the source, lies inside it or contains it: a written file could replace it."""
+    inner, outer = source.resolve(), output.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise ValueError(f"output: {output}: expected a folder or file apart from the source {source}")
 
 
 def check_names(source: Path, videos: list[AnnotatedVideo]) -> None:
