@@ -195,7 +195,7 @@ def test_ten_tabs_at_once_are_served_and_forgotten_when_closed(server: tuple[str
     url, folder = server
     until(lambda: not list(folder.glob("track-*/session-*")), 60)
     pages = [tab(browser, url) for _ in range(10)]
-    assert len(list(folder.glob("track-*/session-*"))) == 10
+    until(lambda: len(list(folder.glob("track-*/session-*"))) == 10, 60)
     for page in pages:
         film(page)
     until(lambda: all(people(page)[0] >= 1 for page in pages), 300)
