@@ -176,6 +176,7 @@ def test_a_live_source_without_pixels_is_the_source_itself(server: MjpegServer) 
         ("rtsp://me:s@secret@127.0.0.1:1/none?pwd=secret", r"^rtsp://127.0.0.1:1/none: expected a video$"),
         ("rtsp://me:s/secret@127.0.0.1:1/none", r"^rtsp://127.0.0.1:1/none: expected a video$"),
         ("rtsp://me:s?secret@127.0.0.1:1/none", r"^rtsp://127.0.0.1:1/none: expected a video$"),
+        ("http://me:s/secret@127.0.0.1:1/none", r"^http://127.0.0.1:1/none: expected a video$"),
         ("http://127.0.0.1:1/none.mjpg", "http://127.0.0.1:1/none.mjpg: expected a video"),
     ],
 )

@@ -167,6 +167,24 @@ def test_a_track_survives_two_frames_without_a_detection_at_any_interval() -> No
     assert tracks.ids.tolist() == [1, 2, 3]
 
 
+def test_one_long_gap_in_a_usual_video_ends_tracks_by_max_age() -> None:
+    for gap, expected in ((0.9, [1, 2, 3]), (1.5, [])):
+        tracker = Tracker(Kalman(), ByteAssociation(iou), max_age=1.0)
+        times = [t / 30 for t in range(10)]
+        for time in [*times, times[-1] + gap]:
+            tracks = tracker.update(Detections.from_numpy(PARKED) if time <= times[-1] else Detections.empty(), time)
+        tracks = tracker.update(Detections.from_numpy(PARKED), times[-1] + gap + 1 / 30)
+        assert tracks.ids.tolist() == expected
+
+
+def test_detections_that_are_refused_leave_the_clock_where_it_was() -> None:
+    tracker = Tracker()
+    tracker.update(Detections.from_numpy(PARKED), 0.0)
+    with pytest.raises(ValueError, match="scores: expected 0 to 1"):
+        tracker.update(Detections(PARKED, torch.full((3,), 90.0), torch.ones(3, dtype=torch.long)), 0.5)
+    assert tracker.update(Detections.from_numpy(PARKED), 1 / 30).ids.tolist() == [1, 2, 3]
+
+
 def test_times_that_look_like_milliseconds_are_hinted_at_once() -> None:
     tracker = Tracker()
     with warnings.catch_warnings(record=True) as told:

@@ -128,19 +128,14 @@ class LiveCapture:
 def source_name(source: str | int | Path) -> str:
     """The name of a source in messages: its URL without user, password and query, or "camera 0", or its path.
 
-    Of other than http addresses everything before the last "@" is removed, as passwords may contain any character.
+    Everything before the last "@" is removed, as passwords may contain any character.
     """
     if is_camera(source):
         return f"camera {source}"
     if not is_url(source):
         return str(source)
     scheme, _, rest = str(source).partition("://")
-    if scheme.startswith("http"):  # whose passwords are encoded, so that an "@" after the host belongs to the path
-        host, slash, path = rest.partition("/")
-        rest = host.rpartition("@")[2] + slash + path
-    else:
-        rest = rest.rpartition("@")[2]
-    return f"{scheme}://{rest}".split("?")[0]
+    return f"{scheme}://{rest.rpartition('@')[2]}".split("?")[0]
 
 
 def is_camera(source: str | int | Path) -> bool:

@@ -28,7 +28,7 @@ CLASS_DECAY = 0.9  # what is left of a class's logit at the next detection
 LONG_INTERVAL = 1.0  # seconds between frames beyond which time is scaled: the networks were not trained on longer ones
 SCALED_INTERVAL = 0.5  # seconds that such an interval counts as
 RECENT_INTERVALS = 9  # of which the median is the usual one
-MIN_AGE = 2.5  # frames without a detection that a track survives, however short `max_age` is
+MIN_AGE = 2.5  # usual intervals without a detection that a track survives, however short `max_age` is
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,15 @@ class Tracker:
     def _update(self, detections: Detections, time: float | None, affine: Tensor) -> Tracks:
         given = detections
         is_first = self._time is None
-        elapsed = self._time_step(time)
         rows = self._usable(detections)
+        elapsed = self._time_step(time)
         detections = self._with_columns(detections[rows])
         memory = self._predict(elapsed, affine)
         predictions = self._predictions(memory, elapsed)
         matches = self.association(predictions, detections)
         self.trace = AssociationTrace(memory.keys, memory.ids, predictions, detections, matches)
         memory = self._update_matched(memory, matches, detections, rows)
-        memory = self._remove_lost(memory, elapsed)
+        memory = self._remove_lost(memory)
         if len(matches.new_tracks):  # seldom, and a third of a millisecond
             new = self._initiate(detections[matches.new_tracks], rows[matches.new_tracks], is_first)
             memory = _concatenate(memory, new)
@@ -245,10 +245,11 @@ class Tracker:
             detection_rows=detection_rows,
         )
 
-    def _remove_lost(self, memory: TrackMemory, elapsed: float) -> TrackMemory:
+    def _remove_lost(self, memory: TrackMemory) -> TrackMemory:
         """The memory without tracks past `max_age`, and without unconfirmed ones that were not matched at once."""
         matched = memory.time_since_update == 0
-        max_age = max(self.max_age, MIN_AGE * elapsed)
+        usual = median(self._intervals) if self._intervals else 0.0
+        max_age = max(self.max_age, MIN_AGE * (SCALED_INTERVAL if usual > LONG_INTERVAL else usual))
         alive = (memory.time_since_update <= max_age) & (memory.confirmed | matched)
         return memory if bool(alive.all()) else memory[alive]
 
