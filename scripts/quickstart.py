@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from rich.console import Console
 
-from track.app.cli import CONFIGS
+from track.app.console.options import CONFIGS
 from track.app.demo import demo
 from track.app.evaluate import print_figures, read_results, write_figures
 from track.app.predict import predict

@@ -88,3 +88,13 @@ def test_simultaneous_writers_do_not_share_a_temporary_file(tmp_path: Path) -> N
         second.write_text("2")
     assert (tmp_path / "a").read_text() == "1"  # the last to finish
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_packaged_weights_are_found_by_name_unless_a_file_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert holds("crowds", "association")
+    (tmp_path / "crowds").write_text("a file of one's own")
+    with pytest.raises(ValueError, match="crowds: expected weights"):
+        holds("crowds", "association")

@@ -83,7 +83,8 @@ def test_every_package_is_installed() -> None:
 
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     folders = {name for name, file in MODULES.items() if file.name == "__init__.py"}
-    assert listed == folders | {"track.conf"}
+    data = {"track.weights", *(f"track.conf{group}" for group in ("", ".task", ".tracker", ".trainer"))}
+    assert listed == folders | data
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import nn
 
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 Options = dict[str, Any]
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -34,10 +35,11 @@ def save(path: Path, networks: Mapping[str, tuple[nn.Module, Options]]) -> Path:
 def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Network, Options]:
     """The network stored under `name`, rebuilt by `build(**options)` and frozen, and its options.
 
-    Raises ValueError if the file cannot be read as weights or holds no such network.
+    path: a file, or the name of one in the package ("gru", "crowds", "pedestrians"). Raises ValueError if the file
+    cannot be read as weights or holds no such network.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(weights_file(path), "pt") as file:
             metadata = file.metadata() or {}
             if name not in metadata:
                 raise ValueError(f"the file holds {', '.join(sorted(metadata)) or 'no networks'}")
@@ -55,10 +57,16 @@ def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Ne
 def holds(path: str | Path, name: str) -> bool:
     """Whether the file holds a network of that name. Raises ValueError if it is not a safetensors file."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(weights_file(path), "pt") as file:
             return name in (file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: expected weights, as `grutrack train` writes them ({error})") from error
+
+
+def weights_file(path: str | Path) -> str | Path:
+    """The path as it is, or the packaged file of that name if there is no other."""
+    packaged = WEIGHTS_FOLDER / f"{path}.safetensors"
+    return packaged if packaged.is_file() and not Path(path).exists() else path
 
 
 def first_line(error: BaseException) -> str:

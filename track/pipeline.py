@@ -90,7 +90,7 @@ def camera_motion_for(mode: str, source: VideoSource) -> CameraMotion:
     """The camera motion of a source by one of `CAMERA_MODES`.
 
     auto: a sequence's gmc.txt if it has one, otherwise estimated from the frames, or none if it has no footage. Raises
-    ValueError for another mode, and for mode "file" if the source has no such file.
+    ValueError for another mode, for "file" if the source has no such file, and for "estimate" if it has no footage.
     """
     if mode not in CAMERA_MODES:
         raise ValueError(f"camera: expected one of {', '.join(CAMERA_MODES)}, got {mode}")
@@ -99,8 +99,11 @@ def camera_motion_for(mode: str, source: VideoSource) -> CameraMotion:
         raise ValueError(f"camera=file: {source.name} is no MOTChallenge sequence, expected a folder with gmc.txt")
     if sequence is not None and (mode == "file" or (mode == "auto" and sequence.has("gmc.txt"))):
         return AffineFile(sequence.affines())
-    if mode == "none" or (mode == "auto" and sequence is not None and not sequence.has_footage()):
+    has_footage = sequence is None or sequence.has_footage()
+    if mode == "none" or (mode == "auto" and not has_footage):
         return Static()
+    if not has_footage:
+        raise ValueError(f"camera=estimate: {source.name} has no images and no video, expected camera=none or file")
     return OpticalFlow()
 
 

@@ -44,3 +44,9 @@ def test_trackers_are_compared_on_the_same_detections(streets: Path, call: Call)
     assert [name.strip() for name, *_ in rows] == ["gru", "gru_byte", "bytetrack", "ByteTrack (trackers)"]
     cost, ratio = (float(one) for one in rows[0][1:])
     assert ratio == pytest.approx(cost / float(rows[-1][1]), rel=0.05)
+
+
+@pytest.mark.parametrize("option", ["threads", "repeats", "frames"])
+def test_counts_below_one_are_refused(option: str, call: Call) -> None:
+    done = call("benchmark", "source=.", f"{option}=0")
+    assert (done.code, done.err) == (1, f"error: {option}: expected at least 1, got 0\n")

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import track
 from tests.conftest import Call
-from track.app.cli import COMMANDS, CONFIGS, quote_paths
+from track.app.console.options import COMMANDS, CONFIGS, quote_paths
 from track.detection.detector import available_detectors
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -74,6 +74,7 @@ def test_the_overview_lists_every_command_and_unknown_ones_are_refused(call: Cal
     assert call("--version").out == f"grutrack {track.__version__}\n"
     refused = call("predit", "source=x")
     assert (refused.code, refused.err) == (1, "error: predit: no such command, nearest: predict; see grutrack --help\n")
+    assert "xyz: no such command, expected one of predict, evaluate, " in call("xyz").err
 
 
 @pytest.mark.parametrize(

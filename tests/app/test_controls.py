@@ -68,7 +68,7 @@ class Person:
 
     def press(self, *what: str) -> subprocess.Popen[bytes]:
         window = ["search", "--onlyvisible", "--name", "^track$", "windowfocus", "--sync"]
-        return subprocess.Popen(["xdotool", *window, "sleep", "0.2", *what])
+        return subprocess.Popen(["xdotool", *window, "sleep", "0.5", *what])
 
     def key(self, name: str) -> None:
         done = self.press("key", name)

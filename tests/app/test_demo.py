@@ -121,6 +121,7 @@ def test_an_http_video_is_tracked_whole(street: list[str], tmp_path: Path, call:
     [
         (["output=o.csv"], "source: expected a value, see --help"),
         (["source=absent.mp4", "detections=x.txt", "output=o.csv"], "absent.mp4: no such file"),
+        (["source=absent.mp4", "detections=x.txt"], "absent.mp4: no such file"),
         (["source=99", "output=o.csv"], "camera 99: cannot be opened"),
         (["source=text.mp4", "output=o.csv"], "text.mp4: expected a video"),
         (["source=video.mp4", "output=out.gif"], "output: out.gif: expected a name that ends with .mp4, .txt, "),

@@ -85,6 +85,15 @@ def test_results_of_a_half_are_scored_against_that_half(evaluate: Evaluate, fold
     assert table.HOTA.tolist() == [100, 100, 100]
 
 
+def test_results_of_other_frames_are_refused(streets: Path, call: Call) -> None:
+    half = "split=val-half", "detections=det/det.txt", "camera=none", "output_dir=half"
+    assert call("predict", f"source={streets}", *half).code == 0
+    refused = call("evaluate", f"ground_truth={streets}", "predictions=half")
+    assert refused.code == 1
+    assert refused.err == "error: half: made with split=val-half, expected split=all as evaluated\n"
+    assert call("evaluate", f"ground_truth={streets}", "predictions=half", "split=val-half").code == 0
+
+
 @pytest.mark.parametrize(
     ("option", "expected"),
     [

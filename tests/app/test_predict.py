@@ -242,6 +242,13 @@ def test_interpolation_fills_a_gap_and_says_that_it_looks_ahead(streets: Path, t
         (["source=a.mp4", "detections=x.txt", "output_dir=a.mp4"], "output_dir: expected a folder that can be written"),
         (["detector.nme=x"], "detector.nme: no such option, nearest: detector.name"),
         (["tracker=nonsense", "source=."], "tracker"),
+        (["a.mp4"], "a.mp4: expected key=value, such as source=a.mp4; see --help"),
+        (["source=a.mp4", "+foo=1"], "foo: no such option"),
+        (["source=a.mp4", "tracker=bytetrack", "tracker.weights=x"], "tracker.weights: no such option, nearest: track"),
+        (["source=a.mp4", "detector.batch_size=abc"], "detector.batch_size: expected a whole number, got abc"),
+        (["source=a.mp4", "stride=0"], "stride: expected at least 1, got 0"),
+        (["source=a.mp4", "-m", "output_dir=out", "camera=none,auto"], "output_dir: expected none with -m"),
+        (["source=streets", "detections=det/det.txt", "camera=estimate"], "has no images and no video"),
         (["source=.", "tracker.min_hits=[1"], "tracker.min_hits=[1: expected key=value"),
     ],
 )
@@ -250,7 +257,39 @@ def test_a_users_mistake_is_one_line_and_exit_1(
 ) -> None:
     make_video(streets / "street-04-00", tmp_path / "a.mp4")
     (tmp_path / "empty").mkdir()
+    for name in ("seqinfo.ini", "det/det.txt"):
+        (tmp_path / "streets/one" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(streets / "street-04-00" / name, tmp_path / "streets/one" / name)
     done = call("predict", *options)
     assert done.code == 1
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert message in done.err
+
+
+def test_options_without_an_effect_are_named(streets: Path, call: Call) -> None:
+    done = call("predict", f"source={streets}", "detections=det/det.txt", "detector.min_score=0.5", "output_dir=out")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("note: detector.min_score has no effect beside detections=\n")
+
+
+def test_class_names_of_an_earlier_detector_do_not_remain(
+    streets: Path, tmp_path: Path, detector: str, call: Call
+) -> None:
+    options = f"source={streets}", "sequences=street-04-00", "camera=none", "output_dir=out"
+    labels = tmp_path / "out/labels.txt"
+    assert call("predict", *options, detector).code == 0
+    assert labels.read_text() == "person\n"
+    assert call("predict", *options, "detections=det/det.txt").code == 0
+    assert not labels.exists()
+    labels.write_text("mine\n")
+    assert call("predict", *options, "detections=det/det.txt").code == 0
+    assert labels.read_text() == "mine\n"
+
+
+def test_linked_sequences_are_tracked_under_their_own_names(streets: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/mine").symlink_to(streets / "street-04-00")
+    (tmp_path / "linked/loop").symlink_to(tmp_path / "linked")
+    done = call("predict", "source=linked", "detections=det/det.txt", "output_dir=out")
+    assert done.code == 0, done.err
+    assert [file.name for file in (tmp_path / "out").glob("*.txt")] == ["mine.txt"]

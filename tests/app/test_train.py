@@ -77,6 +77,8 @@ def test_training_association_writes_weights_that_predict_uses(streets: Path, tm
         (["data.root=.", "ckpt_path=epoch=1-step=6.ckpt"], "epoch=1-step=6.ckpt: expected a checkpoint as grutrack tr"),
         (["data.root=.", "trainer.accelerator=nonsense"], "nonsense"),
         (["task=nonsense"], "task: expected one of association, detector, motion, got nonsense"),
+        (["data.root=.", "trainer.max_epochs=abc"], "trainer.max_epochs: expected a whole number, got abc"),
+        (["data.root=.", "data.batch_size=0"], "data.batch_size: expected at least 1, got 0"),
         (["data.rot=."], "data.rot: no such option, nearest: data.root"),
     ],
 )

@@ -389,7 +389,7 @@ def test_a_sequence_without_seqinfo_has_its_videos_own_times(tmp_path: Path, pix
 def test_a_sequence_without_footage_has_blank_frames_alone(tmp_path: Path) -> None:
     write_info(tmp_path / "MOT-01", 10, 12, 320, 120)
     source = SequenceSource(read_sequence(tmp_path / "MOT-01"))
-    with pytest.raises(ValueError, match=r"MOT-01: expected img1/ or a video file, or detections=FILE"):
+    with pytest.raises(ValueError, match=r"MOT-01: expected img1/ or a video file; without them predict"):
         list(source)
     assert [frame.image.shape for frame in source.without_pixels()] == [(3, 120, 320)] * 12
     assert source.footage == tmp_path / "MOT-01"

@@ -10,6 +10,7 @@ from track.app.cli import command
 from track.formats.annotated import AnnotatedVideo, Format
 from track.formats.coco import COCO
 from track.formats.cvat import CVAT, MOT
+from track.formats.footage import check_names
 from track.formats.kitti import KITTI
 from track.formats.tabular import CSV, JSONL, PARQUET
 from track.formats.visdrone import VISDRONE
@@ -28,7 +29,9 @@ def main(cfg: DictConfig) -> None:
     check_output(source, output)
     print(f"source: {found.title}")
     videos = found.read(source)
-    check_names(source, videos)
+    if not videos:
+        raise ValueError(f"source: {source}: no videos in it")
+    check_names(f"source: {source}", "video", [video.name for video in videos])
     for video in videos:
         print(describe(video))
     for file in target.write(output, videos):
@@ -51,15 +54,6 @@ def check_output(source: Path, output: Path) -> None:
     inner, outer = source.resolve(), output.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ValueError(f"output: {output}: expected a folder or file apart from the source {source}")
-
-
-def check_names(source: Path, videos: list[AnnotatedVideo]) -> None:
-    """Raise ValueError if there is no video, or if two have the same name: one's file would replace the other's."""
-    names = [video.name for video in videos]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated or not videos:
-        reason = f"two videos are called {repeated}, expected each name once" if repeated else "no videos in it"
-        raise ValueError(f"source: {source}: {reason}")
 
 
 def describe(video: AnnotatedVideo) -> str:

@@ -38,14 +38,14 @@ def demo(cfg: DictConfig) -> None:
     files = [Path(str(file)) for file in output if file is not None]
     in_window = cfg.viewer == "window" or (cfg.viewer is None and not files)
     check_outputs(files, cfg.viewer, [cfg.source, cfg.detections])
-    if in_window and not has_display():
-        raise ValueError(NO_DISPLAY)
     analytics = scene_analytics(cfg)
     folder = Path(str(cfg.output_dir))
     playback, controls = Playback(), None
     with ExitStack() as stack:
         source = open_source(str(cfg.source), playback.print_line, lambda: controls is None or controls.wait())
         stack.enter_context(closing(source))
+        if in_window and not has_display():
+            raise ValueError(NO_DISPLAY)
         detections = detector_of(cfg) or detections_from_file(
             str(cfg.detections), source, cfg.scores, playback.print_line
         )
@@ -117,9 +117,9 @@ def rerun_sink(stack: ExitStack, viewer: str, pipeline: Pipeline, overlay: Overl
 
 def conclude(cfg: DictConfig, playback: Playback, overlay: Overlay, events: EventFile, files: Sequence[Path]) -> None:
     """Print the counts, save heatmap and trajectories, list the files."""
-    playback.print_line(f"{source_name(str(cfg.source))}: {playback.summary()}")
     if not playback.frame_count:
         return
+    playback.print_line(f"{source_name(str(cfg.source))}: {playback.summary()}")
     playback.print_line(overlay.analytics.summary(overlay.label_names))
     images = overlay.save(Path(str(cfg.output_dir)))
     for file in [*files, *images, *([events.path] if events.started else [])]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from track.app.cli import command
+from track.app.cli import command, saved_config
 from track.app.predict import CHOICES as PREDICT_CHOICES
 from track.app.predict import (
     cached_detections,
@@ -26,7 +26,7 @@ from track.app.predict import (
     selection,
     unreadable_frames,
 )
-from track.detection.detector import Detector, categories_of, load_detector
+from track.detection.detector import Detector
 from track.evaluation.classes import (
     AUTO,
     ClassPairs,
@@ -87,9 +87,9 @@ def main(cfg: DictConfig) -> None:
 
 def score_tracks(cfg: DictConfig, sequences: list[MotSequence], truth: list[SequenceTruth]) -> None:
     """Print and write the figures of result files, after tracking where none are given."""
-    folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
+    folder = predict(cfg) if cfg.predictions is None else predictions_folder(cfg)
     results = {sequence.name: read_results(folder, sequence) for sequence in sequences}
-    scored = split_classes(truth, results, result_names(cfg, folder), asked_classes(cfg))
+    scored = split_classes(truth, results, result_names(folder), asked_classes(cfg))
     print_notes(cfg, truth, scored)
     by_sequence = join_names(scored.pairs)
     output = Path(str(cfg.output_dir))
@@ -143,20 +143,25 @@ def detect_all(cfg: DictConfig, sequences: list[MotSequence], detector: Detector
     return detected
 
 
+def predictions_folder(cfg: DictConfig) -> Path:
+    """The folder of results. Raises ValueError if the config beside them says that they are of other frames."""
+    folder = Path(str(cfg.predictions))
+    made = saved_config(folder)
+    for key in ("split", "stride", "drop_rate"):
+        if key in made and made[key] != cfg[key]:
+            raise ValueError(f"{folder}: made with {key}={made[key]}, expected {key}={cfg[key]} as evaluated")
+    return folder
+
+
 def asked_classes(cfg: DictConfig) -> str | int | list[str | int]:
     """The option `classes` as plain values."""
     return list(cfg.classes) if isinstance(cfg.classes, ListConfig) else cfg.classes
 
 
-def result_names(cfg: DictConfig, folder: Path) -> dict[int, str]:
-    """The class names of the results' labels: those in labels.txt beside them, one per line, or the detector's."""
+def result_names(folder: Path) -> dict[int, str]:
+    """The class names of the results' labels, from labels.txt beside them, one per line; none without it."""
     file = folder / "labels.txt"
-    if file.is_file():
-        return dict(enumerate(read_text(file).splitlines(), 1))
-    if cfg.predictions is not None or cfg.detections is not None:
-        return {}
-    checkpoint = cfg.detector.checkpoint
-    return dict(enumerate(load_detector(checkpoint).categories if checkpoint else categories_of(cfg.detector.name)))
+    return dict(enumerate(read_text(file).splitlines(), 1)) if file.is_file() else {}
 
 
 def join_names(classes: Mapping[str, Pairs]) -> dict[str, tuple[Sequence[Tracks], Sequence[Tracks]]]:

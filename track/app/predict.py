@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from track.app.cli import command, instantiate
+from track.app.cli import command, instantiate, saved_config
 from track.detection.cache import CachedDetector
 from track.detection.detector import Detector
 from track.detection.source import DetectionSource
@@ -48,8 +48,7 @@ def predict(cfg: DictConfig) -> Path:
         sources = find_sources(str(cfg.source), selection(cfg), report)  # refused before a detector is downloaded
         tracker: Tracker = instantiate(cfg.tracker)
         detector = detector_of(cfg)
-        if detector is not None:  # so that evaluate knows the classes by name
-            (output / "labels.txt").write_text("".join(f"{name}\n" for name in detector.label_names[1:]))
+        write_label_names(output, detector)
         for source in sources:
             with closing(source):
                 camera_motion = camera_motion_for(cfg.camera, source)
@@ -57,6 +56,15 @@ def predict(cfg: DictConfig) -> Path:
                 pipeline = Pipeline(detections, camera_motion, tracker)
                 track_video(pipeline, source, output / f"{source.name}.txt", cfg.postprocess, progress)
     return output
+
+
+def write_label_names(folder: Path, detector: Detector | None) -> None:
+    """Write labels.txt, by which evaluate knows a detector's classes; that of an earlier detector does not remain."""
+    file = folder / "labels.txt"
+    if detector is not None:
+        file.write_text("".join(f"{name}\n" for name in detector.label_names[1:]), encoding="utf-8")
+    elif saved_config(folder).get("detections", file) is None:
+        file.unlink(missing_ok=True)
 
 
 def track_video(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import detection, get_model_builder, get_model_weights, list_models
 from torchvision.ops import clip_boxes_to_image
 
-from track.checkpoint import load, save
+from track.checkpoint import WEIGHTS_FOLDER, load, save
 from track.detection.architectures import fcos_mobilenet_v2_fpn, small_fcos
 from track.detection.onnx_backend import use_onnx_runtime
 from track.detection.optimize import optimize_for_inference
@@ -27,7 +27,7 @@ MAX_BATCHED_SIDE = 320  # pixels of an image's shorter side up to which a CPU is
 UNCALIBRATED = (1.0, 0.0)  # slope and offset of the scores' log-odds
 BACKGROUND = "__background__"
 OWN = {"small_fcos": small_fcos, "fcos_mobilenet_v2_fpn": fcos_mobilenet_v2_fpn}
-PACKAGED = {"fcos_mobilenet_v2_fpn": Path(__file__).parents[1] / "weights" / "pedestrians.safetensors"}
+PACKAGED = {"fcos_mobilenet_v2_fpn": WEIGHTS_FOLDER / "pedestrians.safetensors"}
 
 
 class LoadedDetector(NamedTuple):
@@ -76,10 +76,11 @@ class Detector:
         autocast: bool = False,
         onnx: bool = False,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"detector.batch_size: expected 1 or more, got {batch_size}")
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"detector.batch_size: expected a whole number of at least 1, got {batch_size}")
         if not 0 <= min_score <= 1:
             raise ValueError(f"detector.min_score: expected 0 to 1, got {min_score}")
+        classes = [classes] if isinstance(classes, str) else classes
         if not classes:
             raise ValueError("detector.classes: expected at least one")
         if network is None:
@@ -284,8 +285,9 @@ def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
         raise ValueError(
-            f"{name}: its weights could not be downloaded ({error}): put them at {file}, or use the pedestrian "
-            "detector in the package (detector.name=fcos_mobilenet_v2_fpn), detector.checkpoint=FILE or detections=FILE"
+            f"{name}: its weights could not be downloaded ({error}): put them at {file}, or use the packaged "
+            "pedestrian detector (name=fcos_mobilenet_v2_fpn), a trained one (checkpoint=FILE), detections=FILE, "
+            "or, for training, weights=null"
         ) from error
     return network, list(chosen.meta["categories"])
 

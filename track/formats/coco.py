@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from track.checkpoint import first_line
 from track.formats.annotated import (
     IGNORED_REGION,
     MAX_SIZE,
@@ -86,7 +87,7 @@ def _read_file(path: Path) -> list[AnnotatedVideo]:
         AttributeError,
         RecursionError,
     ) as e:
-        reason = f"{type(e).__name__} {str(e).splitlines()[0]}"
+        reason = f"{type(e).__name__} {first_line(e)}"
         raise ValueError(f"{path}: expected COCO's json of videos, images, annotations, categories ({reason})") from e
 
 

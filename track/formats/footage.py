@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,17 @@ class Footage(NamedTuple):
     frame_rate: float
     width: int
     height: int
+
+
+def check_names(where: object, kind: str, names: Sequence[str], chosen: Collection[str] | None = None) -> None:
+    """Raise ValueError if two of `names` are equal (one's file would replace the other's), or if a chosen one is
+    unknown; kind: sequence or video."""
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{where}: two {kind}s are called {repeated}, expected each name once")
+    unknown = sorted(set(chosen or ()) - set(names))
+    if unknown:
+        raise ValueError(f"{where}: no {kind} is called {unknown[0]}, expected some of {', '.join(names)}")
 
 
 def image_files(folder: Path) -> list[Path]:

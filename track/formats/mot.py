@@ -17,7 +17,15 @@ from torch import Tensor
 from track.checkpoint import atomic_write, first_line
 from track.formats.annotated import IGNORED_REGION, MAX_SIZE
 from track.formats.annotated import is_ignored_region as is_ignored_region  # also imported from here
-from track.formats.footage import DEFAULT_RATE, Footage, image_numbers, name_numbers, probe_images, probe_video
+from track.formats.footage import (
+    DEFAULT_RATE,
+    Footage,
+    check_names,
+    image_numbers,
+    name_numbers,
+    probe_images,
+    probe_video,
+)
 from track.formats.footage import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from track.formats.footage import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from track.formats.footage import image_files as image_files
@@ -58,8 +66,8 @@ class MotSequence:
 
     @property
     def name(self) -> str:
-        """The folder's name, by which result files are called too."""
-        return self.path.resolve().name
+        """The folder's name, by which result files are called too; of a link its own name."""
+        return Path(os.path.abspath(self.path)).name
 
     def __len__(self) -> int:
         return len(self.frame_numbers)
@@ -172,25 +180,28 @@ def find_sequences(
     sequences = [read_sequence(folder) for folder in sequence_folders(root)]
     if not sequences:
         raise ValueError(f"{root}: no sequences below it, expected folders with a seqinfo.ini, gt/gt.txt or img1/")
-    known = [sequence.name for sequence in sequences]
-    repeated = next((name for name in known if known.count(name) > 1), None)
-    if repeated:
-        raise ValueError(f"{root}: two sequences are called {repeated}, expected each name once")
-    unknown = sorted(set(names or ()) - set(known))
-    if unknown:
-        raise ValueError(f"{root}: no sequence is called {unknown[0]}, expected some of {', '.join(known)}")
+    check_names(root, "sequence", [sequence.name for sequence in sequences], names)
     chosen = [sequence for sequence in sequences if names is None or sequence.name in names]
     return [_subsample(_cut(sequence, split), stride, drop_rate) for sequence in chosen]
 
 
 def sequence_folders(root: str | Path) -> list[Path]:
-    """The folders of all sequences at or below `root`, by path; none inside another one without a seqinfo.ini."""
+    """The folders of all sequences at or below `root`, by path; none inside another one without a seqinfo.ini.
+
+    Links to folders are followed; a folder that is reached twice counts once.
+    """
     found: list[Path] = []
-    for parent, folders, files in os.walk(root):
+    visited: set[Path] = set()
+    for parent, folders, files in os.walk(root, followlinks=True):
+        folder, target = Path(parent), Path(parent).resolve()
+        if target in visited:
+            folders.clear()
+            continue
+        visited.add(target)
         if "seqinfo.ini" in files:
-            found.append(Path(parent))
-        elif is_sequence(Path(parent)):
-            found.append(Path(parent))
+            found.append(folder)
+        elif is_sequence(folder):
+            found.append(folder)
             folders.clear()
     return sorted(found)
 

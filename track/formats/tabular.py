@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from track.checkpoint import first_line
 from track.formats.annotated import (
     IGNORED_REGION,
     AnnotatedVideo,
@@ -130,7 +131,7 @@ def _parquet_records(file: Path) -> Iterator[tuple[str, Values]]:
                 row += 1
                 yield f"{file}, row {row}", values
     except (OSError, _pyarrow("pyarrow").ArrowException) as error:
-        raise ValueError(f"{file}: expected a Parquet file ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{file}: expected a Parquet file ({first_line(error)})") from error
 
 
 def _write_csv(file: Path, rows: Iterable[list[Any]]) -> Path:

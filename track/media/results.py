@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from track.formats.mot import track_rows
+from track.formats.tabular import RESULT_COLUMNS
 from track.structures import Frame, TrackedFrame, Tracks, class_name
 
-RESULT_COLUMNS = ["frame", "time", "id", "class", "x1", "y1", "x2", "y2", "score"]
 RESULT_SUFFIXES = (".txt", ".csv", ".jsonl")
 
 

@@ -11,7 +11,7 @@ from queue import Queue
 from threading import Semaphore, Thread
 from typing import Protocol, TypeVar, cast
 
-from track.formats.footage import VIDEO_SUFFIXES, image_files, image_numbers
+from track.formats.footage import VIDEO_SUFFIXES, check_names, image_files, image_numbers
 from track.formats.mot import MotSequence, find_sequences, is_sequence, read_sequence, sequence_folders
 from track.formats.table import MAX_LENGTH
 from track.media.capture import LiveCapture, Report, is_camera, is_url, source_name
@@ -180,7 +180,8 @@ class SequenceSource:
         if video is not None:
             return self._video_frames(video)
         folder = self.sequence.image_dir
-        raise ValueError(f"{self.sequence.path}: expected {folder}/ or a video file, or detections=FILE")
+        hint = "without them predict and evaluate need detections=FILE"
+        raise ValueError(f"{self.sequence.path}: expected {folder}/ or a video file; {hint}")
 
     def _video_frames(self, video: Path) -> Iterator[Frame | None]:
         last = 0  # number of the video's frame that was read last
@@ -293,11 +294,6 @@ def _align(frames: Iterable[Frame], numbers: Sequence[int]) -> Iterator[Frame | 
 def _video_files(folder: Path, names: Collection[str] | None) -> list[Path]:
     """The video files in a folder, by name, restricted to `names`. Raises ValueError as `find_sequences` does."""
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
-    known = [file.stem for file in files]
-    duplicate = next((name for name in known if known.count(name) > 1), None)
-    if duplicate:
-        raise ValueError(f"{folder}: two videos are called {duplicate}, expected each name once")
-    unknown = sorted(set(names or ()) - set(known))
-    if files and unknown:
-        raise ValueError(f"{folder}: no video is called {unknown[0]}, expected some of {', '.join(known)}")
+    if files:
+        check_names(folder, "video", [file.stem for file in files], names)
     return [file for file in files if names is None or file.stem in names]

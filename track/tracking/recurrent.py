@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from track.checkpoint import load, save
+from track.checkpoint import WEIGHTS_FOLDER, load, save
 from track.geometry import magnification
 from track.tracking.motion import KALMAN_SIZE, STEPS_PER_SECOND, Kalman, KalmanState, box_scale
 
 HISTORY = 40  # observations that a state remembers as they were
 EMA_RATES = (0.1, 0.1, 0.1, 0.02, 0.02, 0.02)  # of the moving averages, for an observation of score 1
-SHIPPED = Path(__file__).parents[1] / "weights" / "gru.safetensors"
+SHIPPED = WEIGHTS_FOLDER / "gru.safetensors"
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 
 # names and widths of the columns that the cell and the head read, in order; lengths are relative to the box's size

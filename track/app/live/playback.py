@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from track.app.predict import print_line, progress_bar
 from track.media.capture import LiveCapture
 from track.media.sources import VideoSource
 from track.structures import Frame, TrackedFrame
@@ -25,8 +25,7 @@ class Playback:
     """
 
     def __init__(self) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns)
+        self._progress = progress_bar()
         self.frame_count = 0
         self._source: VideoSource | None = None
         self._text = ""
@@ -48,7 +47,7 @@ class Playback:
 
     def print_line(self, line: str) -> None:
         """Print a line, above the progress bar."""
-        self._progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_line(self._progress, line)
 
     def finish(self, frame: Frame) -> None:
         """Record that a frame was processed."""

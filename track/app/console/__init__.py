@@ -1,0 +1,1 @@
+"""What the command line consists of: options and help."""
