@@ -11,6 +11,7 @@ import torch
 from tests.conftest import Call
 from tests.evaluation.test_plots import LINE_COLOURS, pixels_of
 from track.evaluation.plots import plot_reliability
+from track.tracking.recurrent import load_motion
 from track.training.association import PROBABILITIES
 
 
@@ -42,6 +43,19 @@ def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_pat
     assert set(epochs) == {"0", "1", "2"}
     assert epochs.count("1") == before.count("\n1,")
     assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_two_processes_train_and_one_exports(streets: Path, tmp_path: Path, call: Call) -> None:
+    options = "data.detections=det/det.txt", "data.batch_size=4", "data.held_out=[street-04-01]", "output_dir=run"
+    short = "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.log_every_n_steps=1"
+    done = call("train", "task=motion", f"data.root={streets}", *options, *short, "trainer.devices=2")
+    assert done.code == 0, done.err
+    assert done.out.count("weights: run/motion.safetensors") == 1
+    best = torch.load(tmp_path / "run/best.ckpt", weights_only=True)["state_dict"]
+    exported = load_motion(tmp_path / "run/motion.safetensors").state_dict()
+    assert exported
+    assert all(torch.equal(best[f"network.{name}"], value) for name, value in exported.items())
+    assert pd.read_csv(tmp_path / "run/metrics.csv")["val/loss"].count() == 1
 
 
 def test_training_association_writes_weights_that_predict_uses(streets: Path, tmp_path: Path, call: Call) -> None:
@@ -79,6 +93,11 @@ def test_training_association_writes_weights_that_predict_uses(streets: Path, tm
         (["task=nonsense"], "task: expected one of association, detector, motion, got nonsense"),
         (["data.root=.", "trainer.max_epochs=abc"], "trainer.max_epochs: expected a whole number, got abc"),
         (["data.root=.", "data.batch_size=0"], "data.batch_size: expected at least 1, got 0"),
+        (
+            ["task=association", "data.root=.", "trainer.devices=2"],
+            "trainer.devices: expected at most 1 with this task",
+        ),
+        (["data.root=.", "trainer.devices=2"], ".: no sequences below it"),
         (["data.rot=."], "data.rot: no such option, nearest: data.root"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import warnings
 from pathlib import Path
@@ -11,9 +12,12 @@ import lightning
 import pandas as pd
 import torch
 from omegaconf import DictConfig
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from track.app.cli import command, instantiate, reason_of
 from track.evaluation.plots import plot_curves
+
+SEVERAL_PROCESSES = "ddp_spawn_find_unused_parameters_true"  # spawned: Lightning cannot start this program again
 
 
 @command("train")
@@ -24,7 +28,8 @@ def main(cfg: DictConfig) -> None:
 
 def train(cfg: DictConfig) -> None:
     """Train by a composed config; prints where weights and curves are."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning|torch")
     lightning.seed_everything(cfg.seed, verbose=False)
     output = Path(str(cfg.output_dir))
@@ -32,9 +37,13 @@ def train(cfg: DictConfig) -> None:
     curves = output / "metrics.csv"
     before = pd.read_csv(curves) if checkpoint and curves.is_file() else pd.DataFrame()
     data, model = instantiate(cfg.data), instantiate(cfg.model)
-    trainer = instantiate(cfg.trainer)
+    trainer = instantiate(cfg.trainer, **({} if cfg.trainer.devices == 1 else {"strategy": SEVERAL_PROCESSES}))
+    if trainer.world_size > getattr(data, "max_devices", math.inf):
+        raise ValueError(f"trainer.devices: expected at most {data.max_devices} with this task")
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except ProcessRaisedException as error:  # its last line is another process's error
+        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
     finally:  # Lightning starts the file again
         parts = [before] if len(before) else []
         if curves.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -54,7 +55,7 @@ class AssociationModule(lightning.LightningModule):
             self.network = load_graph(checkpoint).requires_grad_().train()
         else:
             self.network = MessagePassing(self.motion.feature_size, hidden, rounds, dropout)
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(average))
+        self.average = AveragedModel(self.network, multi_avg_fn=partial(_update_average, average))
         self.weight_decay, self.learning_rate = weight_decay, learning_rate
         self.tracked: dict[str, tuple[list[Tracks], list[Tracks]]] = {}  # truth and results of this validation
         self.outcomes: list[tuple[tuple[Tensor, Tensor], ...]] = []  # of its batches, as `probabilities` returns them
@@ -160,3 +161,8 @@ def probabilities(network: MessagePassing, sample: AssociationSample) -> tuple[t
         (given_detection.exp()[is_object], is_match),
         (logits.objectness[scored].sigmoid(), sample.objectness[scored] > 0),
     )
+
+
+def _update_average(decay: float, average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    """Torch's exponential moving average, as a function that other processes can be given."""
+    get_ema_multi_avg_fn(decay)(average, current, count)

@@ -56,6 +56,8 @@ class EpisodeDataModule(lightning.LightningDataModule):
     association again. Raises ValueError if `episodes` is below 1.
     """
 
+    max_devices = 1  # each epoch's episodes are recorded once, by the process that trains
+
     def __init__(
         self,
         root: str | Sequence[str],

@@ -68,7 +68,7 @@ class MotionModule(lightning.LightningModule):
         the Kalman filter's (val/kalman_iou_1)."""
         state, target, horizon = unroll(self.network, batch)
         predicted = self.network.project(state)
-        self.log("val/loss", laplace_loss(*predicted, target), batch_size=len(target))
+        self.log("val/loss", laplace_loss(*predicted, target), batch_size=len(target), sync_dist=True)
         self.levels.append((horizon.cpu(), interval_level(*predicted, target).cpu()))
         truth = box_convert(target, "cxcywh", "xyxy")
         for prefix, motion in (("", self.network), ("kalman_", Kalman())):

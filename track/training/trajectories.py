@@ -165,7 +165,7 @@ class TrajectoryDataModule(lightning.LightningDataModule):
         """Augmented windows, shuffled."""
         drop_last = len(self.train) > self.batch_size
         return DataLoader(
-            self.train, self.batch_size, True, drop_last=drop_last, num_workers=1, persistent_workers=True
+            self.train, self.batch_size, shuffle=True, drop_last=drop_last, num_workers=1, persistent_workers=True
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
