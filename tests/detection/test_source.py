@@ -51,7 +51,7 @@ def scored(*scores: float) -> list[Detections]:
         ((-1.0, -1.0), "auto", (1.0, 1.0), "read as unknown"),
         ((0.0, 0.0), "auto", (1.0, 1.0), "read as unknown"),
         ((1.0, 1.0), "auto", (1.0, 1.0), ""),
-        ((0.54, 0.54), "calibrate", (0.9, 0.9), "read as calibrate"),
+        ((0.54, 0.54), "calibrate", (0.9, 0.9), "0.54 calibrated"),
         ((0.2, 0.4), "unknown", (1.0, 1.0), "read as unknown"),
         ((5.0, 9.0), "percent", (0.05, 0.09), "read as percent"),
     ],

@@ -76,7 +76,8 @@ def with_probabilities(
         raise ValueError(f"{file}: expected scores from 0 to 1, got {values.min():g} to {values.max():g}; see scores=")
     if kind == "probability" or torch.equal(values, converted):
         return detections
-    report(f"{file}: scores from {values.min():g} to {values.max():g} read as {kind}")
+    reading = "calibrated" if kind == "calibrate" else f"read as {kind}"
+    report(f"{file}: scores from {values.min():g} to {values.max():g} {reading}")
     parts = converted.split([len(frame) for frame in detections])
     return [replace(frame, scores=part) for frame, part in zip(detections, parts, strict=True)]
 
