@@ -74,6 +74,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def partial_file(path: Path) -> Path:
+    """The name of a result that may be cut, beside the one that it gets when it is complete."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file name beside `path`, whose folder is created; on success the file replaces `path`.

@@ -19,9 +19,11 @@ import torch
 from tests.app.conftest import EVERY_BOX
 from tests.conftest import Call
 from tests.streaming import MjpegServer, scene
+from track.app.live.playback import Playback
 from track.media.images import read_image
 from track.media.sources import VideoFile
 from track.media.video_writer import VideoWriter
+from track.structures import Frame
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -60,7 +62,12 @@ def test_every_frame_is_in_the_video_and_every_box_in_the_tables(street: list[st
     assert {file.name for file in (tmp_path / "out").iterdir()} >= {"heatmap.png", "trajectories.png", "events.csv"}
 
 
-def test_ctrl_c_leaves_files_that_are_whole(detector: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_leaves_files_that_are_whole(
+    detector: str, tmp_path: Path, number: signal.Signals, code: int, word: str
+) -> None:
     began = time.monotonic()
     camera = MjpegServer(lambda: scene((time.monotonic() - began) % 4))
     options = [f"source={camera.url}", detector, *EVERY_BOX, "output=[out.mp4,t.csv]", "output_dir=out"]
@@ -71,11 +78,11 @@ def test_ctrl_c_leaves_files_that_are_whole(detector: str, tmp_path: Path) -> No
         assert running.poll() is None, running.stderr.read()  # type: ignore[union-attr]
         assert time.monotonic() - began < 120
         time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     told, complaint = running.communicate(timeout=60)
     camera.kill()
-    assert running.returncode == 130
-    assert complaint.decode() == "interrupted\n"
+    assert running.returncode == code
+    assert complaint.decode() == f"{word}\n"
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert all(None not in row.values() for row in rows)
@@ -86,6 +93,23 @@ def test_ctrl_c_leaves_files_that_are_whole(detector: str, tmp_path: Path) -> No
     trajectories = read_image(tmp_path / "out/trajectories.png")
     assert trajectories is not None
     assert trajectories.shape == (3, 120, 320)
+
+
+def test_outputs_of_a_file_that_was_cut_say_so(
+    street: list[str], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press_ctrl_c(playback: Playback, frame: Frame) -> None:
+        playback.frame_count += 1
+        if frame.number == 19:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Playback, "finish", press_ctrl_c)
+    done = call("demo", *street, "output=[out.mp4,t.csv]", "output_dir=out")
+    assert (done.code, done.err) == (130, "interrupted\n")
+    assert not (tmp_path / "out.mp4").exists()
+    assert not (tmp_path / "t.csv").exists()
+    assert len(list(VideoFile(tmp_path / "out.partial.mp4"))) == 19
+    assert "t.partial.csv" in done.out
 
 
 def test_rerun_gets_a_file(street: list[str], tmp_path: Path, call: Call) -> None:

@@ -68,8 +68,27 @@ def test_a_video_that_stops_early_keeps_the_rows_before(
     done = call("predict", "source=a.mp4", detector, *EVERY_BOX, "output_dir=out")
     assert done.code == 1
     assert re.fullmatch(r"error: .*a.mp4: stopped after frame \d+, expected 100", done.err.strip())
-    last = max(int(line.split(",")[0]) for line in (tmp_path / "out" / "a.txt").read_text().splitlines())
-    assert f"frame {last}," in done.err
+    rows = (tmp_path / "out" / "a.partial.txt").read_text().splitlines()
+    assert f"frame {max(int(row.split(',')[0]) for row in rows)}," in done.err
+    assert not (tmp_path / "out" / "a.txt").exists()
+
+
+def test_a_cut_result_is_not_scored_and_a_rerun_replaces_it(streets: Path, tmp_path: Path, call: Call) -> None:
+    root = shutil.copytree(streets, tmp_path / "data")
+    image = root / "street-04-01/img1/000020.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(b"")
+    options = "predict", f"source={root}", "detections=det/det.txt", "camera=estimate", "output_dir=out"
+    assert call(*options).code == 1
+    assert {file.name for file in (tmp_path / "out").glob("*.txt")} == {"street-04-00.txt", "street-04-01.partial.txt"}
+    refused = call("evaluate", f"ground_truth={root}", "predictions=out")
+    assert refused.code == 1
+    assert refused.err.startswith("error: out/street-04-01.partial.txt: this run was cut, expected complete results")
+    image.write_bytes(whole)
+    again = call(*options)
+    assert again.code == 0, again.err
+    assert "street-04-01: tracked again, the last run was cut" in again.out
+    assert {file.name for file in (tmp_path / "out").glob("*.txt")} == {"street-04-00.txt", "street-04-01.txt"}
 
 
 def test_detections_are_cached_while_nothing_changed(streets: Path, detector: str, tmp_path: Path, call: Call) -> None:

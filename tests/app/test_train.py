@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -43,6 +47,26 @@ def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_pat
     assert set(epochs) == {"0", "1", "2"}
     assert epochs.count("1") == before.count("\n1,")
     assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_training_with_the_weights_so_far(
+    streets: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    options = f"data.root={streets}", "data.detections=det/det.txt", "data.batch_size=4", "output_dir=run"
+    command = [sys.executable, "-m", "track", "train", "task=motion", *options, "trainer.max_epochs=1000"]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    began = time.monotonic()
+    while not (tmp_path / "run/best.ckpt").exists():
+        assert running.poll() is None, running.stderr.read()  # type: ignore[union-attr]
+        assert time.monotonic() - began < 120
+        time.sleep(0.1)
+    running.send_signal(number)
+    told, complaint = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert complaint.decode().splitlines()[-1] in ("interrupted", "terminated")
+    assert "weights: run/motion.safetensors" in told.decode()
+    assert load_motion(tmp_path / "run/motion.safetensors").options["cell"] == "gru"
 
 
 def test_two_processes_train_and_one_exports(streets: Path, tmp_path: Path, call: Call) -> None:

@@ -114,3 +114,24 @@ def test_images_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
     for image in images:
         assert image[:, :, 4:28].mean().item() == pytest.approx(40, abs=4)
         assert image[:, :, 36:60].mean().item() == pytest.approx(200, abs=4)
+
+
+def test_a_killed_process_leaves_all_but_the_last_frame_playable(tmp_path: Path) -> None:
+    program = (
+        "import torch\nfrom track.media.video_writer import VideoWriter\nvideo = VideoWriter('out.mp4', 30)\n"
+        "while True:\n    video.write(torch.full((3, 64, 96), 80, dtype=torch.uint8))\n    print(1, flush=True)\n"
+        "    input()"
+    )
+    for frames in (2, 5, 70):
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin
+        assert process.stdout
+        for n in range(frames):
+            assert process.stdout.readline() == b"1\n"
+            if n < frames - 1:
+                process.stdin.write(b"\n")
+                process.stdin.flush()
+        process.kill()
+        process.wait()
+        assert len(list(VideoFile(tmp_path / "out.mp4"))) == frames - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -70,11 +71,19 @@ def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[..
     return decorate
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which services and batch systems end a process; everything that Ctrl-C closes is closed."""
+
+
 def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Save the config with the results; user errors are one line on stderr and exit code 1, Ctrl-C 130."""
+    """Save the config with the results; an end that is not the usual one is one line on stderr and an exit code.
+
+    The code is 1 for a user's mistake, 130 for Ctrl-C and 143 for SIGTERM.
+    """
 
     @functools.wraps(function)
     def wrapper(cfg: DictConfig) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             try:
                 function(cfg)
@@ -82,9 +91,10 @@ def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[Dict
                 _save_config(cfg)
         except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
             _refuse(reason_of(error))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as interrupt:
+            is_terminated = isinstance(interrupt, Terminated)
+            print("terminated" if is_terminated else "interrupted", file=sys.stderr)
+            sys.exit(128 + (signal.SIGTERM if is_terminated else signal.SIGINT))
 
     return wrapper
 
@@ -114,6 +124,10 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{line.rsplit(' ', 1)[-1]}: expected a value, see --help"
     return line
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated
 
 
 def _refuse(line: str) -> NoReturn:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -14,6 +15,7 @@ from track.app.cli import command, instantiate
 from track.app.live.controls import WindowControls
 from track.app.live.playback import Playback
 from track.app.predict import check_choices, detector_of
+from track.checkpoint import partial_file
 from track.display.overlay import AnnotatedVideo, Overlay
 from track.display.window import NO_DISPLAY, has_display
 from track.media.capture import source_name
@@ -52,11 +54,13 @@ def demo(cfg: DictConfig) -> None:
         pipeline = Pipeline(detections, camera_motion_for(cfg.camera, source), instantiate(cfg.tracker))
         overlay = Overlay(detections.label_names, analytics, playback.status)
         events = EventFile(folder / "events.csv", analytics, detections.label_names)
-        stack.callback(conclude, cfg, playback, overlay, events, files)  # after the files are closed
+        outputs = OutputFiles(files, source.is_live)
+        stack.callback(conclude, cfg, playback, overlay, events, outputs)  # after the files are closed
+        stack.enter_context(outputs)
         sinks: list[Sink] = [analytics, overlay, events]
         if cfg.viewer not in (None, "window"):
             sinks.append(rerun_sink(stack, str(cfg.viewer), pipeline, overlay))
-        sinks += [file_sink(stack, file, source.frame_rate, overlay) for file in files]
+        sinks += [file_sink(stack, file, source.frame_rate, overlay) for file in outputs.written]
         if in_window:
             controls = stack.enter_context(WindowControls(pipeline, overlay, analytics, folder, playback))
         for result in playback.results(source, pipeline(source)):
@@ -67,6 +71,33 @@ def demo(cfg: DictConfig) -> None:
                 controls.write(result)
                 if not controls.is_open:
                     break
+        else:
+            outputs.finish()
+
+
+class OutputFiles:
+    """The output files, called NAME.partial.SUFFIX until a source that has an end has reached it.
+
+    written: the paths to write to and, after the context, those that there are.
+    """
+
+    def __init__(self, files: Sequence[Path], is_live: bool) -> None:
+        self.files = files
+        self.written = list(files) if is_live else [partial_file(file) for file in files]
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None and self._finished:
+            for partial, file in zip(self.written, self.files, strict=True):
+                partial.replace(file)
+            self.written = list(self.files)
+
+    def finish(self) -> None:
+        """Every frame was written: once they are closed, the files get their names."""
+        self._finished = True
 
 
 def scene_analytics(cfg: DictConfig) -> SceneAnalytics:
@@ -115,12 +146,12 @@ def rerun_sink(stack: ExitStack, viewer: str, pipeline: Pipeline, overlay: Overl
     return stack.enter_context(closing(RerunViewer(path, pipeline.tracker, overlay.label_names)))
 
 
-def conclude(cfg: DictConfig, playback: Playback, overlay: Overlay, events: EventFile, files: Sequence[Path]) -> None:
+def conclude(cfg: DictConfig, playback: Playback, overlay: Overlay, events: EventFile, outputs: OutputFiles) -> None:
     """Print the counts, save heatmap and trajectories, list the files."""
     if not playback.frame_count:
         return
     playback.print_line(f"{source_name(str(cfg.source))}: {playback.summary()}")
     playback.print_line(overlay.analytics.summary(overlay.label_names))
     images = overlay.save(Path(str(cfg.output_dir)))
-    for file in [*files, *images, *([events.path] if events.started else [])]:
+    for file in [*outputs.written, *images, *([events.path] if events.started else [])]:
         playback.print_line(str(file))

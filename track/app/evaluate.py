@@ -26,6 +26,7 @@ from track.app.predict import (
     selection,
     unreadable_frames,
 )
+from track.checkpoint import partial_file
 from track.detection.detector import Detector
 from track.evaluation.classes import (
     AUTO,
@@ -181,8 +182,11 @@ def print_notes(cfg: DictConfig, truth: list[SequenceTruth], scored: ClassPairs[
 
 
 def read_results(folder: Path, sequence: MotSequence) -> list[Tracks]:
-    """The result file of a sequence. Raises ValueError if there is none, or if it is malformed."""
+    """The result file of a sequence. Raises ValueError if there is none, if it was cut, or if it is malformed."""
     file = folder / f"{sequence.name}.txt"
+    partial = partial_file(file)
+    if partial.exists():
+        raise ValueError(f"{partial}: this run was cut, expected complete results: track {sequence.name} again")
     if not file.is_file():
         raise ValueError(f"{file}: no such file, expected the results of {sequence.name}")
     return read_tracks(file, len(sequence))

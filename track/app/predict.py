@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from track.app.cli import command, instantiate, saved_config
+from track.checkpoint import partial_file
 from track.detection.cache import CachedDetector
 from track.detection.detector import Detector
 from track.detection.source import DetectionSource
@@ -70,7 +71,9 @@ def write_label_names(folder: Path, detector: Detector | None) -> None:
 def track_video(
     pipeline: Pipeline, source: FileSource, file: Path, postprocess: str = "none", progress: Progress | None = None
 ) -> None:
-    """Track one video and write its results; what was tracked before an error is written too."""
+    """Track one video and write its results; what was tracked before an error is written too, under a partial name."""
+    if progress is not None and partial_file(file).exists():
+        print_line(progress, f"{source.name}: tracked again, the last run was cut")
     frames: Iterable[TrackedFrame] = pipeline(source, pixels=False)
     if progress is not None:
         frames = progress.track(frames, source.frame_count, description=escape(source.name))
@@ -79,13 +82,15 @@ def track_video(
         for result in frames:
             results.write(result)
             highest = max(highest, _highest_score(result))
-    if highest and not any(map(len, results.tracks)):
+        results.finish()
+    if highest and not results.track_count:
         print(f"{source.name}: no track, the highest of the detections' scores is {highest:.2f}; see tracker=, scores=")
 
 
 class TrackFile:
-    """A sink that collects a video's tracks and writes the result file in one piece on `close`.
+    """A sink that collects a video's tracks and writes the result file in one piece.
 
+    `finish` writes it after the last frame; without that, `close` writes what there is as NAME.partial.txt.
     postprocess: none, interpolate or smooth, by the `motion` model.
     """
 
@@ -95,16 +100,27 @@ class TrackFile:
         self.tracks: list[Tracks] = []
         self.times: list[float] = []
         self.affines: list[Tensor] = []
+        self.track_count = 0  # rows
 
     def write(self, result: TrackedFrame) -> None:
         """Take in one frame."""
         self.numbers.append(result.observation.number)
         self.tracks.append(result.tracks)
+        self.track_count += len(result.tracks)
         self.times.append(result.observation.time)
         self.affines.append(result.observation.affine)
 
+    def finish(self) -> None:
+        """Write the file, which replaces the partial one of a run that was cut."""
+        self._write(self.file)
+        partial_file(self.file).unlink(missing_ok=True)
+        self.tracks = []
+
     def close(self) -> None:
-        """Write the file, if there was a frame."""
+        """Write the partial file, if there was a frame and no `finish`."""
+        self._write(partial_file(self.file))
+
+    def _write(self, file: Path) -> None:
         if not self.tracks:
             return
         tracks = self.tracks
@@ -112,7 +128,7 @@ class TrackFile:
             smooth = self.postprocess == "smooth"
             tracks = interpolate(tracks, self.times, self.motion, self.affines, smooth)
         by_number = dict(zip(self.numbers, tracks, strict=True))
-        write_tracks(self.file, (by_number.get(n, Tracks.empty()) for n in range(1, self.numbers[-1] + 1)))
+        write_tracks(file, (by_number.get(n, Tracks.empty()) for n in range(1, self.numbers[-1] + 1)))
 
 
 def _highest_score(result: TrackedFrame) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,7 +52,6 @@ def serve(cfg: DictConfig) -> None:
     check_choices(cfg, {"camera": CAMERA_MODES})
     scene_analytics(cfg)  # raise now if a line or zone is malformed
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a service is stopped
     private = {"share": False, "footer_links": [], "ssr_mode": False, "enable_monitoring": False, "quiet": True}
     where = {"server_name": cfg.host, "server_port": cfg.port or None, "max_file_size": f"{cfg.upload_limit}mb"}
     with tempfile.TemporaryDirectory(prefix="track-") as folder, ExitStack() as stack:

@@ -40,8 +40,11 @@ def train(cfg: DictConfig) -> None:
     trainer = instantiate(cfg.trainer, **({} if cfg.trainer.devices == 1 else {"strategy": SEVERAL_PROCESSES}))
     if trainer.world_size > getattr(data, "max_devices", math.inf):
         raise ValueError(f"trainer.devices: expected at most {data.max_devices} with this task")
+    interrupt: BaseException | None = None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C and SIGTERM
+        interrupt = stop.__context__ or KeyboardInterrupt()
     except ProcessRaisedException as error:  # its last line is another process's error
         raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
     finally:  # Lightning starts the file again
@@ -50,11 +53,15 @@ def train(cfg: DictConfig) -> None:
             parts.append(pd.read_csv(curves))
         if parts:
             pd.concat(parts).to_csv(curves, index=False)
-    if not trainer.checkpoint_callback.best_model_path:
+    best = trainer.checkpoint_callback.best_model_path
+    if best:
+        model.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+    elif interrupt is None:
         raise ValueError("no checkpoint was saved: train longer, or set monitor=null if nothing is held out")
-    best = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
-    model.load_state_dict(best["state_dict"])
-    print(f"weights: {model.export(output)}")
+    if best or trainer.global_step:
+        print(f"weights: {model.export(output)}")
+    if interrupt is not None:
+        raise interrupt
     if not curves.is_file():
         return  # fewer steps than trainer.log_every_n_steps, and nothing was held out
     plot_curves(curves, output / "curves.png")

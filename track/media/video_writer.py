@@ -17,8 +17,8 @@ from torchvision.transforms.v2.functional import resize
 from track.checkpoint import atomic_write
 
 CLOCK_RATE = 90_000  # ticks per second
-FRAGMENT_LENGTH = 2.0  # seconds
-FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+KEY_INTERVAL = 2.0  # seconds
+FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
 FAST_START = {"movflags": "+faststart"}  # the index comes first, so that a browser plays the file while it loads
 
 
@@ -28,8 +28,9 @@ class VideoWriter:
         with VideoWriter("out.mp4", frame_rate=25) as video:
             video.write(image)                  # (3, H, W) uint8 RGB; optionally its time in seconds
 
-    While it is open, the file consists of fragments of two seconds, each playable as soon as it is on disk; closing it
-    joins them. Raises ValueError if the file cannot be created, or later if a write fails (disk full).
+    While it is open, each frame is a fragment of its own, so that a killed process leaves all but the last frame
+    playable; closing the file joins them. Raises ValueError if the file cannot be created, or later if a write fails
+    (disk full).
     """
 
     def __init__(self, path: str | Path, frame_rate: float = 30.0) -> None:
@@ -38,14 +39,14 @@ class VideoWriter:
         self.frame_count = 0
         self.failed = False
         self._time = -self.frame_interval  # of the last frame, seconds
-        self._fragment_start = -FRAGMENT_LENGTH  # seconds
+        self._key_time = -KEY_INTERVAL  # seconds
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = av.open(str(self.path), "w", format="mp4", options=FRAGMENTED)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: expected a file that can be written ({error})") from error
         self._stream = self._file.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
-        self._stream.options = {"preset": "veryfast", "forced-idr": "1", "bf": "0"}
+        self._stream.options = {"preset": "veryfast", "tune": "zerolatency", "forced-idr": "1"}
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, CLOCK_RATE)
 
@@ -67,9 +68,9 @@ class VideoWriter:
         self._time = self._time + self.frame_interval if time is None else max(self._time + 1e-3, time)
         frame.pts = round(self._time * CLOCK_RATE)
         frame.time_base = Fraction(1, CLOCK_RATE)
-        if self._time >= self._fragment_start + FRAGMENT_LENGTH:
-            self._fragment_start = self._time
-            frame.pict_type = PictureType.I  # a key frame begins a fragment
+        if self._time >= self._key_time + KEY_INTERVAL:
+            self._key_time = self._time
+            frame.pict_type = PictureType.I  # where players start after a jump
         self._encode(frame)
         self.frame_count += 1
 
