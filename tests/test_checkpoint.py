@@ -98,3 +98,36 @@ def test_packaged_weights_are_found_by_name_unless_a_file_has_it(
     (tmp_path / "crowds").write_text("a file of one's own")
     with pytest.raises(ValueError, match="crowds: expected weights"):
         holds("crowds", "association")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": 4000, "outputs": 4000}, r"weight: expected \(4000, 4000\), got \(3, 2\)"),
+        ({"inputs": 10**9, "outputs": 10**9}, "inputs: expected at most 4096, got 1000000000"),
+        ({"inputs": 2}, "missing 1 required positional argument: 'outputs'"),
+    ],
+)
+def test_options_of_a_larger_network_than_the_file_holds_allocate_nothing(
+    tmp_path: Path, options: dict[str, int], message: str
+) -> None:
+    built: list[torch.device] = []
+
+    def build(inputs: int, outputs: int) -> nn.Linear:
+        built.append(torch.empty(0).device)
+        return nn.Linear(inputs, outputs)
+
+    file = save(tmp_path / "weights.safetensors", {"a": (nn.Linear(2, 3), options)})
+    with pytest.raises(ValueError, match=message):
+        load(file, "a", build)
+    assert all(device.type == "meta" for device in built)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    network = nn.Linear(2, 3)
+    with torch.no_grad():
+        network.weight[0, 0] = value
+    file = save(tmp_path / "weights.safetensors", {"a": (network, {"inputs": 2, "outputs": 3})})
+    with pytest.raises(ValueError, match="weight: expected finite numbers"):
+        load(file, "a", linear)

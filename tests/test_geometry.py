@@ -8,6 +8,7 @@ from track.geometry import (
     foot_points,
     identity_affine,
     invert_affine,
+    is_camera_motion,
     magnification,
     occluded_fraction,
 )
@@ -27,6 +28,12 @@ def test_an_affine_and_its_inverse_compose_to_the_identity() -> None:
     affine = torch.tensor([[1.1, 0.2, 30], [-0.1, 0.9, -7]])
     torch.testing.assert_close(compose_affines([affine, invert_affine(affine)]), identity_affine())
     torch.testing.assert_close(compose_affines([invert_affine(affine), affine]), identity_affine())
+
+
+def test_a_cameras_motion_is_finite_and_can_be_inverted() -> None:
+    turned = torch.tensor([[0.0, -1, 5], [1, 0, 2]])
+    affines = torch.stack([turned, 0 * turned, turned * torch.inf, 1e9 * turned, 1e-4 * turned])
+    assert is_camera_motion(affines).tolist() == [True, False, False, False, False]
 
 
 def test_magnification_is_the_factor_of_lengths() -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import nn
+from torch import Tensor, nn
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+MAX_WIDTH = 4096  # the largest whole number among a network's options
 Options = dict[str, Any]
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -46,6 +48,7 @@ def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Ne
             keys = [key for key in file.keys() if key.startswith(f"{name}.")]  # noqa: SIM118 - not a dict
             tensors = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in keys}
         options: Options = json.loads(metadata[name])
+        _check_tensors(tensors, options, build)
         network = build(**options)
         network.load_state_dict(tensors)
     except (OSError, SafetensorError, TypeError, KeyError, RuntimeError, ValueError) as error:
@@ -72,6 +75,25 @@ def weights_file(path: str | Path) -> str | Path:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the error's type if it has no message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], options: Options, build: Callable[..., Network]) -> None:
+    """Raise ValueError for numbers that are not finite, and for options of a larger network than the file holds.
+
+    The network is first built without memory, as the sizes in the options are as trustworthy as the file.
+    """
+    for key, value in options.items():
+        if isinstance(value, int) and abs(value) > MAX_WIDTH:
+            raise ValueError(f"{key}: expected at most {MAX_WIDTH}, got {value}")
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{key}: expected finite numbers")
+    with torch.device("meta"):
+        expected = build(**options).state_dict()
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    unfit = next((key for key in expected if shapes.get(key) != expected[key].shape), None)
+    if unfit is not None:
+        raise ValueError(f"{unfit}: expected {tuple(expected[unfit].shape)}, got {tuple(shapes.get(unfit, ()))}")
 
 
 def partial_file(path: Path) -> Path:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
+from track.structures import MAX_COORDINATE
+
 
 def identity_affine() -> Tensor:
     """(2, 3) the affine of a camera that stands still."""
@@ -26,6 +28,16 @@ def invert_affine(affine: Tensor) -> Tensor:
     """(2, 3) the inverse of an affine (2, 3)."""
     linear = torch.linalg.inv(affine[:, :2].double())
     return torch.cat([linear, -linear @ affine[:, 2:].double()], 1).float()
+
+
+def is_camera_motion(affine: Tensor) -> Tensor:
+    """Whether an affine could be a camera's motion: () bool for (2, 3), (N,) for (N, 2, 3).
+
+    It may scale areas by a factor from 1e-6 to 1e6 and move the image by `MAX_COORDINATE`.
+    """
+    area = (affine[..., 0, 0] * affine[..., 1, 1] - affine[..., 0, 1] * affine[..., 1, 0]).abs()
+    near = (affine.abs() <= MAX_COORDINATE).all(-1).all(-1)
+    return near & (area >= 1e-6) & (area <= 1e6)
 
 
 def magnification(affine: Tensor) -> Tensor:

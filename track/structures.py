@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MAX_COORDINATE = 1e7  # pixels, beyond which a box is a mistake, and its area no longer a number to calculate with
+
 
 @dataclass(frozen=True)
 class Frame:

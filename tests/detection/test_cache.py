@@ -172,3 +172,14 @@ def test_a_key_without_its_detections_is_no_cache(cached: Callable[..., CachedDe
     list(cached().detect(make_frames()))
     (tmp_path / "det/small.txt").unlink()
     assert cached().needs_pixels
+
+
+def test_detections_that_were_changed_or_cut_are_no_cache(
+    cached: Callable[..., CachedDetector], tmp_path: Path
+) -> None:
+    file = tmp_path / "det/small.txt"
+    for change in (lambda text: "", lambda text: "".join(text.splitlines(True)[:-1]), lambda text: text + text[-60:]):
+        list(cached().detect(make_frames()))
+        assert not cached().needs_pixels
+        file.write_text(change(file.read_text()))
+        assert cached().needs_pixels

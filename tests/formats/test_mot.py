@@ -205,6 +205,16 @@ def test_a_repeated_affine_is_named_with_its_line(tmp_path: Path) -> None:
         read_affines(file, 5)
 
 
+def test_boxes_and_affines_beyond_reason_are_named_with_their_line(tmp_path: Path) -> None:
+    file = tmp_path / "det.txt"
+    file.write_text("1,-1,10,10,20,40,0.9\n2,-1,10,3e38,20,40,0.9\n")
+    with pytest.raises(ValueError, match=r"det.txt, line 2: expected a box within 1e\+07 pixels"):
+        read_detections(file, 2)
+    file.write_text("1,1,0,0,0,1,0\n2,0,0,5,0,0,5\n")
+    with pytest.raises(ValueError, match=r"det.txt, line 2: expected an affine that can be inverted"):
+        read_affines(file, 2)
+
+
 def test_a_video_linked_from_elsewhere_is_refused(tmp_path: Path) -> None:
     make_sequence(tmp_path)
     (tmp_path / "elsewhere.mp4").touch()

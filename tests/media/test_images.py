@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +45,28 @@ def test_a_file_that_is_no_image_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"broken")
     assert read_image(tmp_path / "a.png") is None
     assert read_image(tmp_path / "absent.png") is None
+
+
+def png(width: int, height: int) -> bytes:
+    """A PNG file that claims a size and holds no pixels."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    ]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("side", [9000, 20_000, 33_000, 2**31 - 1])
+def test_an_image_that_claims_too_many_pixels_is_none(tmp_path: Path, side: int) -> None:
+    (tmp_path / "a.png").write_bytes(png(side, side))
+    tracemalloc.start()
+    assert read_image(tmp_path / "a.png") is None
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_a_saved_image_is_read_back_and_its_folder_is_created(tmp_path: Path) -> None:

@@ -244,14 +244,50 @@ def test_labels_may_be_any_numbers_and_size_nothing() -> None:
     assert tracker.memory.class_logits.shape == (3, 3)
 
 
-def test_boxes_that_are_not_finite_are_dropped_with_a_warning_and_the_rest_is_tracked() -> None:
-    tracker = Tracker()
+@pytest.mark.parametrize("name", TRACKERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38, -1e9])
+def test_boxes_that_are_no_numbers_are_dropped_with_a_warning_and_the_rest_is_tracked(name: str, value: float) -> None:
+    tracker = TRACKERS[name]()
     broken = PARKED.clone()
-    broken[1, 2] = float("nan")
+    broken[1, 2] = value
     for t in range(3):
-        with pytest.warns(UserWarning, match="1 detections whose box or score is not finite"):
+        with pytest.warns(UserWarning, match="1 detections whose box or score is no usable number"):
             tracks = tracker.update(Detections.from_numpy(broken), t / 30)
         assert tracks.detection_rows.tolist() == [0, 2]
+    assert tracker.update(Detections.from_numpy(PARKED), 0.1).ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_boxes_without_an_area_leave_every_number_finite(name: str) -> None:
+    tracker = TRACKERS[name]()
+    flat = PARKED.clone()
+    flat[1, 2] = flat[1, 0]
+    for t in range(4):
+        tracks = tracker.update(Detections.from_numpy(flat), t / 30)
+    assert tracks.boxes.isfinite().all()
+    assert {1, 3} <= set(tracks.ids.tolist())
+
+
+@pytest.mark.parametrize(
+    "affine", [torch.zeros(2, 3), torch.full((2, 3), torch.nan), 1e9 * torch.eye(2, 3), torch.eye(3)]
+)
+def test_an_affine_that_is_no_cameras_motion_is_refused_and_changes_nothing(affine: torch.Tensor) -> None:
+    tracker = Tracker()
+    tracker.update(Detections.from_numpy(PARKED), 0.0)
+    with pytest.raises(ValueError, match="affine: expected finite numbers"):
+        tracker.update(Detections.from_numpy(PARKED), 1 / 30, affine)
+    assert tracker.update(Detections.from_numpy(PARKED), 1 / 30).ids.tolist() == [1, 2, 3]
+
+
+def test_a_frame_of_too_many_detections_or_classes_is_cut_or_refused() -> None:
+    corners = 50.0 * torch.stack(torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij"), 2).reshape(-1, 2)
+    crowd = torch.cat([corners, corners + 40], 1)
+    tracker = Tracker(Kalman(), ByteAssociation(iou))
+    with pytest.warns(UserWarning, match="3600 detections in a frame: the best 2000 are tracked"):
+        tracks = tracker.update(Detections.from_numpy(crowd, torch.linspace(0.8, 0.9, 3600)), 0.0)
+    assert tracks.detection_rows.tolist() == list(range(1600, 3600))
+    with pytest.raises(ValueError, match="labels: expected at most 2000 classes, got 2002"):
+        tracker.update(Detections.from_numpy(crowd[:2001], 0.9, torch.arange(5, 2006)), 1 / 30)
 
 
 @pytest.mark.parametrize(
@@ -268,6 +304,8 @@ def test_times_and_scores_that_are_none_are_refused(scores: float, time: float, 
     [
         ({"min_score": "high"}, "tracker.min_score: expected a number from 0 to 1, got high"),
         ({"max_age": -1}, "tracker.max_age: expected a number of at least 0, got -1"),
+        ({"max_age": float("nan")}, "tracker.max_age: expected a number of at least 0, got nan"),
+        ({"frame_rate": 0}, "tracker.frame_rate: expected a number of at least 1e-06, got 0"),
         ({"min_hits": 0}, "tracker.min_hits: expected a number of at least 1, got 0"),
         ({"boxes": "raw"}, "tracker.boxes: expected filtered or detected, got raw"),
     ],

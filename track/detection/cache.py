@@ -1,7 +1,8 @@
 """Detection cache: tune a tracker without running the detector again.
 
-A cache is a MOTChallenge detection file with a json file beside it, which holds the key of the detections: the content
-of the detector's weights, its options, the footage and which of its frames. Under another key the detector runs again.
+A cache is a MOTChallenge detection file with a json file beside it, which holds the file's checksum and the key of the
+detections: the content of the detector's weights, its options, the footage and which of its frames. Under another key,
+or if the file was changed, the detector runs again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from track.checkpoint import atomic_write
 from track.detection.detector import Detector
 from track.detection.source import PrecomputedDetections
 from track.formats.mot import image_files, read_detections, write_detections
@@ -55,8 +57,9 @@ class CachedDetector:
             write_detections(self.file, detected)
         if not complete:  # the next run shall try the unreadable frames again
             return
-        about = {"frames": len(detected), "key": self.key}
-        self.file.with_suffix(".json").write_text(json.dumps(about, indent=1))
+        about = {"frames": len(detected), "sha256": checksum(self.file), "key": self.key}
+        with atomic_write(self.file.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(about, indent=1))
 
 
 def cache_key(detector: Detector, footage: Path, frames: str) -> dict[str, Any]:
@@ -74,7 +77,14 @@ def read_cache(file: Path, key: dict[str, Any]) -> list[Detections] | None:
     """The detections in a finished cache, one `Detections` per frame, or None if there is none under this key."""
     try:
         about = json.loads(file.with_suffix(".json").read_text())
-        matches, length = about["key"] == key, int(about["frames"])
+        if about["key"] != key or about["sha256"] != checksum(file):
+            return None
+        return read_detections(file, int(about["frames"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return read_detections(file, length) if matches and file.is_file() else None
+
+
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

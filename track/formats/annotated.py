@@ -14,7 +14,7 @@ from torch import Tensor
 from track.checkpoint import atomic_write
 from track.formats.footage import DEFAULT_RATE
 from track.formats.table import MAX_INTEGER, MAX_LENGTH
-from track.structures import Detections, Tracks
+from track.structures import MAX_COORDINATE, Detections, Tracks
 
 IGNORED_REGION = 0  # with score 0, the label of a region in which nothing is scored
 MAX_SIZE = 65536  # pixels
@@ -114,6 +114,8 @@ def check_row(where: str, row: Row) -> Row:
         raise ValueError(f"{where}: expected an id and a class of at most {MAX_INTEGER}")
     if not all(map(isfinite, (row[3], x1, y1, x2, y2))):
         raise ValueError(f"{where}: expected finite numbers")
+    if max(map(abs, (x1, y1, x2, y2))) > MAX_COORDINATE:
+        raise ValueError(f"{where}: expected a box within {MAX_COORDINATE:g} pixels")
     if x2 < x1 or y2 < y1:
         raise ValueError(f"{where}: expected a width and height that are not negative")
     return row

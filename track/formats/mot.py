@@ -39,7 +39,7 @@ from track.formats.table import (
     rows_by_frame,
     whole,
 )
-from track.geometry import compose_affines
+from track.geometry import compose_affines, is_camera_motion
 from track.structures import Detections, Tracks
 
 SPLITS = ("all", "train-half", "val-half")
@@ -296,6 +296,8 @@ def read_affines(path: Path, length: int) -> Tensor:
     index = frame_index(path, table[:, 0], lines, length)
     first_rows = np.unique(index, return_index=True)[1]
     require(path, lines, np.isin(np.arange(len(index)), first_rows), "expected each frame once")
+    rows = torch.from_numpy(table[:, 1:7].reshape(-1, 2, 3))
+    require(path, lines, is_camera_motion(rows).numpy(), "expected an affine that can be inverted")
     affines[index] = table[:, 1:7].reshape(-1, 2, 3)
     return torch.from_numpy(affines).float()
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from track.structures import Detections
+from track.structures import MAX_COORDINATE, Detections
 
 MAX_LENGTH = 5_000_000  # frames, two days of video: a larger number in a file is a mistake, not a length
 MAX_INTEGER = 2**53  # up to here float64 holds every whole number
@@ -40,6 +40,8 @@ def read_table(path: Path, columns: int, boxes: bool = True) -> tuple[np.ndarray
     require(path, lines, np.isfinite(table).all(1), "expected finite numbers")
     if boxes:
         require(path, lines, (table[:, 4:6] >= 0).all(1), "expected a width and height that are not negative")
+        far = np.abs(table[:, 2:6]).max(1, initial=0.0) > MAX_COORDINATE
+        require(path, lines, ~far, f"expected a box within {MAX_COORDINATE:g} pixels")
     return table, lines
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import DecompressionBombError, Image
+from PIL.Image import open as open_image
 from torch import Tensor
 
 JPEG_QUALITY = 85
+MAX_PIXELS = 80_000_000  # of an image file, whose few bytes may claim any size
 
 
 def as_image(value: Any) -> Tensor:
@@ -43,11 +45,17 @@ def to_bgr(image: Tensor) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> Tensor | None:
-    """Read an image file as a (3, H, W) uint8 RGB tensor; None if it cannot be decoded.
+    """Read an image file as a (3, H, W) uint8 RGB tensor; None if it cannot be decoded or exceeds `MAX_PIXELS`.
 
     Grey images get three equal channels, 16 bits become 8, and the orientation in the EXIF data is applied.
     """
-    array = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        with open_image(path) as header:  # reads no pixels
+            if header.width * header.height > MAX_PIXELS:
+                return None
+        array = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except (OSError, ValueError, SyntaxError, DecompressionBombError, cv2.error):
+        return None
     return None if array is None else to_rgb(array)
 
 

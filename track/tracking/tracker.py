@@ -16,8 +16,8 @@ from torch.nn.functional import one_hot
 from torchvision.ops import box_convert
 
 from track.checkpoint import holds
-from track.geometry import identity_affine
-from track.structures import Detections, Tracks
+from track.geometry import identity_affine, is_camera_motion
+from track.structures import MAX_COORDINATE, Detections, Tracks
 from track.tracking.association import Association, ByteAssociation, Matches, TrackPredictions
 from track.tracking.graph_network import GraphAssociation, load_graph
 from track.tracking.motion import Motion
@@ -28,6 +28,8 @@ CLASS_DECAY = 0.9  # what is left of a class's logit at the next detection
 LONG_INTERVAL = 1.0  # seconds between frames beyond which time is scaled: the networks were not trained on longer ones
 SCALED_INTERVAL = 0.5  # seconds that such an interval counts as
 RECENT_INTERVALS = 9  # of which the median is the usual one
+MAX_DETECTIONS = 2000  # per frame: every track is compared with every detection
+MAX_CLASSES = 2000  # each track has a logit for each class
 MIN_AGE = 2.5  # usual intervals without a detection that a track survives, however short `max_age` is
 
 
@@ -122,19 +124,25 @@ class Tracker:
 
         time: seconds, later than the last frame's; by default one frame later. Where frames are usually more than
         a second apart, time is scaled so that motion and association see half a second. affine: (2, 3) camera
-        motion, from the previous frame's pixels to this frame's; by default none. Detections whose box or score is not
-        finite are dropped with a warning. Raises ValueError if time does not increase, or for scores above 1.
+        motion, from the previous frame's pixels to this frame's; by default none. Detections whose box or score is no
+        usable number, and all but the `MAX_DETECTIONS` with the highest scores, are dropped with a warning.
+
+        Raises ValueError, and changes nothing, if time does not increase, for scores above 1, for an affine that is no
+        camera's motion, and for more than `MAX_CLASSES` classes.
         """
+        affine = identity_affine() if affine is None else affine
+        if affine.shape != (2, 3) or not is_camera_motion(affine):
+            raise ValueError(f"affine: expected finite numbers (2, 3) that can be inverted, got {affine.tolist()}")
         with torch.inference_mode():
-            tracks = self._update(detections, time, identity_affine() if affine is None else affine)
+            tracks = self._update(detections, time, affine)
         return Tracks(*(getattr(tracks, field.name).clone() for field in fields(tracks)))  # ordinary tensors
 
     def _update(self, detections: Detections, time: float | None, affine: Tensor) -> Tracks:
         given = detections
         is_first = self._time is None
         rows = self._usable(detections)
-        elapsed = self._time_step(time)
         detections = self._with_columns(detections[rows])
+        elapsed = self._time_step(time)
         memory = self._predict(elapsed, affine)
         predictions = self._predictions(memory, elapsed)
         matches = self.association(predictions, detections)
@@ -169,19 +177,25 @@ class Tracker:
 
     def _usable(self, detections: Detections) -> Tensor:
         """(N,) the rows of the detections that are tracked."""
-        finite = detections.boxes.isfinite().all(1) & detections.scores.isfinite()
-        if not finite.all():
-            count = int((~finite).sum())
-            warnings.warn(f"{count} detections whose box or score is not finite were dropped", stacklevel=4)
-        if (detections.scores > 1).any():
-            highest = detections.scores.max().item()
-            raise ValueError(f"scores: expected 0 to 1, got {highest:g}: divide percentages by 100")
-        return (finite & (detections.scores >= self.min_score)).nonzero()[:, 0]
+        boxes, scores = detections.boxes, detections.scores
+        usable = (boxes.abs() <= MAX_COORDINATE).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1) & scores.isfinite()
+        if not usable.all():
+            count = int((~usable).sum())
+            warnings.warn(f"{count} detections whose box or score is no usable number were dropped", stacklevel=4)
+        if (scores > 1).any():
+            raise ValueError(f"scores: expected 0 to 1, got {scores.max().item():g}: divide percentages by 100")
+        rows = (usable & (scores >= self.min_score)).nonzero()[:, 0]
+        if len(rows) <= MAX_DETECTIONS:
+            return rows
+        warnings.warn(f"{len(rows)} detections in a frame: the best {MAX_DETECTIONS} are tracked", stacklevel=4)
+        return rows[scores[rows].topk(MAX_DETECTIONS).indices.sort().values]
 
     def _with_columns(self, detections: Detections) -> Detections:
         """The detections with labels as columns of class logits, which are added for new labels: labels themselves may
         be any numbers, and size nothing."""
         labels = torch.cat([self._labels, detections.labels]).unique()
+        if len(labels) > MAX_CLASSES:
+            raise ValueError(f"labels: expected at most {MAX_CLASSES} classes, got {len(labels)}")
         if len(labels) > len(self._labels):
             logits = self.memory.class_logits
             widened = logits.new_zeros(len(logits), len(labels))
