@@ -75,3 +75,21 @@ def test_an_output_that_could_replace_its_source_is_refused(
     assert "expected a folder or file apart from the source" in refused.err
     after = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and "outputs" not in file.parts}
     assert after == {file: content for file, content in before.items() if "outputs" not in file.parts}
+
+
+def test_files_of_other_content_are_replaced_only_if_asked_and_then_all_or_none(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "0000.txt").write_text(ROWS)
+    options = "convert", "source=0000.txt", "output=data", "format=mot"
+    assert [call(*options).code for _ in range(2)] == [0, 0]
+    truth, info = tmp_path / "data/0000/gt/gt.txt", tmp_path / "data/0000/seqinfo.ini"
+    written = truth.read_text()
+    truth.write_text("corrected by hand")
+    info.unlink()
+    refused = call(*options)
+    assert refused.code == 1
+    assert refused.err == "error: output: data/0000/gt/gt.txt: exists with other content; overwrite=true replaces it\n"
+    assert truth.read_text() == "corrected by hand"
+    assert not info.exists()
+    assert call(*options, "overwrite=true").code == 0
+    assert truth.read_text() == written
+    assert {file.name for file in (tmp_path / "data").iterdir()} == {"0000"}

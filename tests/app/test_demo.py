@@ -95,6 +95,28 @@ def test_a_signal_leaves_files_that_are_whole(
     assert trajectories.shape == (3, 120, 320)
 
 
+def test_an_output_that_is_an_input_by_any_name_or_a_foreign_file_is_refused(
+    street: list[str], tmp_path: Path, call: Call
+) -> None:
+    with VideoWriter(tmp_path / "mine.mp4", 10) as video:
+        for n in range(5):
+            video.write(scene(n / 10))
+    (tmp_path / "soft.mp4").symlink_to("mine.mp4")
+    (tmp_path / "hard.mp4").hardlink_to(tmp_path / "mine.mp4")
+    before = (tmp_path / "mine.mp4").read_bytes()
+    for name in ("soft.mp4", "hard.mp4", "mine.mp4", "../" + tmp_path.name + "/mine.mp4"):
+        refused = call("demo", "source=mine.mp4", *street[1:], f"output={name}", "overwrite=true")
+        assert (refused.code, (tmp_path / "mine.mp4").read_bytes()) == (1, before)
+        assert "neither an input nor another output" in refused.err
+    for name in ("notes.txt", "table.csv", "rows.jsonl", "film.mp4"):
+        (tmp_path / name).write_text("somebody's\n")
+        refused = call("demo", *street, f"output={name}")
+        assert refused.code == 1
+        assert f"output: {name}: exists and is no result of this program; overwrite=true replaces it" in refused.err
+        assert (tmp_path / name).read_text() == "somebody's\n"
+        assert [call("demo", *street, f"output={name}", *more).code for more in (["overwrite=true"], [])] == [0, 0]
+
+
 def test_outputs_of_a_file_that_was_cut_say_so(
     street: list[str], tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

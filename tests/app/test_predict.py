@@ -91,6 +91,18 @@ def test_a_cut_result_is_not_scored_and_a_rerun_replaces_it(streets: Path, tmp_p
     assert {file.name for file in (tmp_path / "out").glob("*.txt")} == {"street-04-00.txt", "street-04-01.txt"}
 
 
+def test_a_file_that_is_no_result_is_not_replaced(streets: Path, tmp_path: Path, call: Call) -> None:
+    options = f"source={streets}", "detections=det/det.txt", "camera=none", "output_dir=out"
+    foreign = tmp_path / "out/street-04-00.txt"
+    foreign.parent.mkdir()
+    foreign.write_bytes((streets / "street-04-00/det/det.txt").read_bytes())
+    refused = call("predict", *options)
+    assert refused.code == 1
+    assert "street-04-00.txt: exists and is no result of this program; overwrite=true replaces it" in refused.err
+    assert foreign.read_bytes() == (streets / "street-04-00/det/det.txt").read_bytes()
+    assert [call("predict", *options, *more).code for more in (["overwrite=true"], [])] == [0, 0]
+
+
 def test_detections_are_cached_while_nothing_changed(streets: Path, detector: str, tmp_path: Path, call: Call) -> None:
     options = [f"source={streets}", "sequences=[street-04-00]", detector, "output_dir=out", "camera=none"]
     first = call("predict", *options)

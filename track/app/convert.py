@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from filecmp import cmp
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -34,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     check_names(f"source: {source}", "video", [video.name for video in videos])
     for video in videos:
         print(describe(video))
-    for file in target.write(output, videos):
+    for file in write_complete(target, output, videos, cfg.overwrite):
         print(f"written: {file} ({target.title})")
 
 
@@ -54,6 +56,27 @@ def check_output(source: Path, output: Path) -> None:
     inner, outer = source.resolve(), output.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise ValueError(f"output: {output}: expected a folder or file apart from the source {source}")
+
+
+def write_complete(target: Format, output: Path, videos: list[AnnotatedVideo], overwrite: bool) -> list[Path]:
+    """Write every file or, if one cannot be written, none. Returns the paths.
+
+    Raises ValueError, unless `overwrite`, if a file of other content would be replaced.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=output) as folder:
+            named = [output / file.relative_to(folder) for file in target.write(Path(folder), videos)]
+            written = {file: output / file.relative_to(folder) for file in Path(folder).rglob("*") if file.is_file()}
+            for file, final in written.items():
+                if not overwrite and final.exists() and not (final.is_file() and cmp(file, final, shallow=False)):
+                    raise ValueError(f"output: {final}: exists with other content; overwrite=true replaces it")
+            for file, final in written.items():
+                final.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(final)
+    except OSError as error:
+        raise ValueError(f"output: {output}: expected a folder that can be written ({error.strerror})") from error
+    return named
 
 
 def describe(video: AnnotatedVideo) -> str:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from track.analytics import EventFile, SceneAnalytics
 from track.app.cli import command, instantiate
+from track.app.console.outputs import check_outputs
 from track.app.live.controls import WindowControls
 from track.app.live.playback import Playback
 from track.app.predict import check_choices, detector_of
@@ -39,7 +40,8 @@ def demo(cfg: DictConfig) -> None:
     output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
     files = [Path(str(file)) for file in output if file is not None]
     in_window = cfg.viewer == "window" or (cfg.viewer is None and not files)
-    check_outputs(files, cfg.viewer, [cfg.source, cfg.detections])
+    check_kinds(files, cfg.viewer)
+    check_outputs(files, [cfg.source, cfg.detections], cfg.overwrite)
     analytics = scene_analytics(cfg)
     folder = Path(str(cfg.output_dir))
     playback, controls = Playback(), None
@@ -115,16 +117,12 @@ def analytics_options(cfg: DictConfig) -> dict[str, Any]:
     return {"lines": lines, "zones": zones, "metres_per_pixel": given["metres_per_pixel"]}
 
 
-def check_outputs(files: Sequence[Path], viewer: str | None, inputs: Sequence[object] = ()) -> None:
-    """Raise ValueError for a file or viewer of no known kind, and for a file that is an input or another output."""
+def check_kinds(files: Sequence[Path], viewer: str | None) -> None:
+    """Raise ValueError for a file or viewer of no known kind."""
     suffixes = (".mp4", *RESULT_SUFFIXES)
-    taken = {Path(str(one)).resolve() for one in inputs if one is not None}
     for file in files:
         if file.suffix not in suffixes:
             raise ValueError(f"output: {file}: expected a name that ends with {', '.join(suffixes)}")
-        if file.resolve() in taken:
-            raise ValueError(f"output: {file}: expected a file that is neither an input nor another output")
-        taken.add(file.resolve())
     if viewer not in (None, "window", "rerun") and not str(viewer).endswith(".rrd"):
         raise ValueError(f"viewer: expected window, rerun or a file.rrd, got {viewer}")
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from track.app.cli import command, instantiate, saved_config
+from track.app.console.outputs import check_outputs
 from track.checkpoint import partial_file
 from track.detection.cache import CachedDetector
 from track.detection.detector import Detector
@@ -52,10 +53,12 @@ def predict(cfg: DictConfig) -> Path:
         write_label_names(output, detector)
         for source in sources:
             with closing(source):
+                file = output / f"{source.name}.txt"
+                check_outputs([file], [source.footage, cfg.detections], cfg.overwrite)
                 camera_motion = camera_motion_for(cfg.camera, source)
                 detections = cached_detections(cfg, source, detector, progress)
                 pipeline = Pipeline(detections, camera_motion, tracker)
-                track_video(pipeline, source, output / f"{source.name}.txt", cfg.postprocess, progress)
+                track_video(pipeline, source, file, cfg.postprocess, progress)
     return output
 
 

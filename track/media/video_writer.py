@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from track.checkpoint import atomic_write
 
+COMMENT = "written by grutrack"  # in a file's metadata
 CLOCK_RATE = 90_000  # ticks per second
 KEY_INTERVAL = 2.0  # seconds
 FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "flush_packets": "1"}
@@ -34,6 +35,8 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | Path, frame_rate: float = 30.0) -> None:
+        if not 0 < frame_rate <= CLOCK_RATE:
+            raise ValueError(f"frame_rate: expected more than 0 and at most {CLOCK_RATE}, got {frame_rate}")
         self.path = Path(path)
         self.frame_interval = 1 / frame_rate  # seconds
         self.frame_count = 0
@@ -45,6 +48,7 @@ class VideoWriter:
             self._file = av.open(str(self.path), "w", format="mp4", options=FRAGMENTED)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: expected a file that can be written ({error})") from error
+        self._file.metadata["comment"] = COMMENT
         self._stream = self._file.add_stream("libx264", rate=Fraction(frame_rate).limit_denominator(1001))
         self._stream.options = {"preset": "veryfast", "tune": "zerolatency", "forced-idr": "1"}
         self._stream.pix_fmt = "yuv420p"
@@ -128,8 +132,18 @@ class VideoWriter:
 def _join_fragments(path: Path, joined: Path) -> None:
     with av.open(str(path)) as old, av.open(str(joined), "w", format="mp4", options=FAST_START) as new:
         source = old.streams.video[0]
+        new.metadata["comment"] = COMMENT
         stream = new.add_stream_from_template(source)
         for packet in old.demux(source):
             if packet.dts is not None:
                 packet.stream = stream
                 new.mux(packet)
+
+
+def is_own_video(path: str | Path) -> bool:
+    """Whether a file is a video that `VideoWriter` wrote."""
+    try:
+        with av.open(str(path)) as file:
+            return file.metadata.get("comment") == COMMENT
+    except (OSError, FFmpegError):
+        return False
