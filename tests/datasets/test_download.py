@@ -35,6 +35,7 @@ class Server:
 
     def __init__(self, max_bytes: int = 2**30) -> None:
         self.files: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
         self.requests: list[tuple[str, str | None]] = []
         server = self
 
@@ -42,13 +43,24 @@ class Server:
             def do_GET(self) -> None:
                 requested = self.headers.get("Range")
                 server.requests.append((self.path, requested))
+                if self.path in server.redirects:
+                    self.send_response(302)
+                    self.send_header("Location", server.redirects[self.path])
+                    self.send_header("Content-Length", "0")
+                    return self.end_headers()
                 content = server.files.get(self.path.split("?")[0])
                 if content is None:
                     return self.send_error(404)
                 start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
                 if start >= len(content) > 0:
                     return self.send_error(416)
+                version = hashlib.sha256(content).hexdigest()
+                if self.headers.get("If-Range", version) != version:
+                    requested, start = None, 0
                 self.send_response(206 if requested else 200)
+                self.send_header("ETag", version)
+                if requested:
+                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
                 self.send_header("Content-Length", str(len(content) - start))
                 self.end_headers()
                 self.wfile.write(content[start : start + max_bytes])
@@ -131,6 +143,34 @@ def test_a_download_of_another_size_or_checksum_is_removed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_part_of_an_older_file_is_not_completed_with_the_tail_of_a_newer_one(
+    interrupting_server: Server, tmp_path: Path
+) -> None:
+    interrupting_server.files["/a.zip"] = b"old" * 200
+    with pytest.raises(ValueError, match="stopped after 400 bytes"):
+        download(Archive(f"{interrupting_server.url}/a.zip"), tmp_path, attempts=0, pause=0)
+    interrupting_server.files["/a.zip"] = b"new" * 200
+    file = download(Archive(f"{interrupting_server.url}/a.zip"), tmp_path, pause=0)
+    assert file.read_bytes() == b"new" * 200
+    assert [found.name for found in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize(
+    "target", ["ftp://127.0.0.1/a.zip", "file:///etc/hosts", "http://example.com/a.zip", "https://example.com/a.zip"]
+)
+def test_redirects_to_other_servers_are_not_followed(target: str, server: Server, tmp_path: Path) -> None:
+    server.redirects["/a.zip"] = target
+    with pytest.raises(ValueError, match=r"expected no redirect to|Redirection to url .* is not allowed"):
+        download(Archive(f"{server.url}/a.zip"), tmp_path, attempts=1, pause=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_redirects_on_the_same_server_are_followed(server: Server, tmp_path: Path) -> None:
+    server.redirects["/a.zip"] = "/b.zip"
+    server.files["/b.zip"] = b"content"
+    assert download(Archive(f"{server.url}/a.zip"), tmp_path, pause=0).read_bytes() == b"content"
+
+
 def test_only_http_addresses_are_downloaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="file:///etc/hosts: expected a http or https address"):
         download(Archive("file:///etc/hosts"), tmp_path)
@@ -175,6 +215,60 @@ def test_a_truncated_archive_is_refused(fraction: float, tmp_path: Path) -> None
     (tmp_path / "a.zip").write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(ValueError, match=r"a\.zip: expected a whole zip or tar"):
         unpack(tmp_path / "a.zip", tmp_path / "into")
+
+
+def damaged_zips() -> dict[str, bytes]:
+    """Zip files that are broken in different places."""
+    whole = bytearray(zipped({"a.txt": bytes(range(256)) * 50}))
+    encrypted, checksum, deflated, long = (bytearray(whole) for _ in range(4))
+    directory = whole.index(b"PK\x01\x02")
+    encrypted[6] |= 1
+    encrypted[directory + 8] |= 1
+    for at in (14, directory + 16):
+        checksum[at] ^= 0xFF
+    deflated[40:60] = b"\xff" * 20
+    return {
+        "encrypted": bytes(encrypted),
+        "checksum": bytes(checksum),
+        "deflated": bytes(deflated),
+        "long": zipped({"x" * 300: b"content"}),
+        "nothing": b"",
+        "text": bytes(long[:10]),
+    }
+
+
+@pytest.mark.parametrize("kind", damaged_zips())
+def test_archives_that_are_damaged_in_any_way_are_one_line(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(damaged_zips()[kind])
+    with pytest.raises(ValueError, match=r"^.*a\.zip: expected a whole zip or tar \([^\n]*\)$"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_an_archive_of_very_many_empty_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("track.datasets.download.MAX_ENTRIES", 20)
+    (tmp_path / "a.zip").write_bytes(zipped({f"{n}.txt": b"" for n in range(21)}))
+    with pytest.raises(ValueError, match="expected at most 20 entries, nothing more is unpacked"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 20
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"{}",
+        b"[1]",
+        b'[{"path": 5}]',
+        b'[{"path": "../a.zip"}]',
+        b'[{"path": "a.zip", "size": "x"}]',
+    ],
+)
+def test_a_listing_that_is_none_is_refused_in_one_line(listing: bytes, server: Server) -> None:
+    server.files["/api/tree/main"] = listing
+    with pytest.raises(ValueError, match=r"/api/tree/main: expected [^\n]*$"):
+        hub_archives(f"{server.url}/api/tree/main")
 
 
 def test_a_hub_listing_gives_addresses_sizes_and_checksums(server: Server) -> None:

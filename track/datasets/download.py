@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
 import shutil
+import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
+from urllib.parse import quote, urlsplit
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+)
+
+from track.checkpoint import first_line
 
 CHUNK = 2**20  # bytes
 TIMEOUT = 30.0  # seconds without a byte
 MAX_EXPANSION = 20  # maximum ratio of unpacked to archive size
 EXPANSION_ALLOWANCE = 2**28  # bytes allowed in addition
+MAX_LISTING = 2**26  # bytes of a repository's listing
+MAX_ENTRIES = 1_000_000  # of an archive
+REDIRECT_HOSTS = ("huggingface.co", "hf.co", "motchallenge.net", "upenn.edu")  # and those below them
+DAMAGES = (  # what reading a damaged, encrypted or hostile archive raises
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
+    *(OSError, ValueError, KeyError, IndexError, OverflowError, struct.error),
+)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOT_DETECTORS = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
 ReportProgress = Callable[[int, int], None]  # bytes so far, and in total (0: unknown)
@@ -88,6 +109,14 @@ DATASETS = {
 }
 
 
+class ListedFile(NamedTuple):
+    """A file in a repository's listing."""
+
+    path: str
+    size: int | None
+    sha256: str | None
+
+
 def dataset_named(name: str) -> DataSet:
     """The data set of that name in `DATASETS`. Raises ValueError with the known names."""
     if name not in DATASETS:
@@ -107,14 +136,15 @@ def hub_archives(listing: str, names: str = "") -> list[Archive]:
         raise ValueError(f"names: expected a regular expression, got {names} ({error})") from error
     try:
         with closing(_open(listing)) as answer:
-            rows = json.load(answer)
-    except (URLError, HTTPException, TimeoutError, json.JSONDecodeError) as error:
-        raise ValueError(f"{listing}: expected a repository's listing ({error})") from error
+            rows = json.loads(answer.read(MAX_LISTING))
+        files = [_listed(row) for row in rows]
+    except (URLError, HTTPException, TimeoutError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{listing}: expected a repository's listing ({first_line(error)})") from error
     base = listing.replace("/api/", "/", 1).replace("/tree/", "/resolve/", 1).split("?")[0]
-    files = [row for row in rows if row["path"].endswith(ARCHIVE_SUFFIXES) and pattern.search(row["path"])]
+    files = [row for row in files if row.path.endswith(ARCHIVE_SUFFIXES) and pattern.search(row.path)]
     if not files:
         raise ValueError(f"{listing}: expected archives ({', '.join(ARCHIVE_SUFFIXES)}), found none")
-    return [Archive(f"{base}/{row['path']}", row["size"], row.get("lfs", {}).get("oid")) for row in files]
+    return [Archive(f"{base}/{quote(row.path)}", row.size, row.sha256) for row in files]
 
 
 def download(
@@ -154,6 +184,7 @@ def download(
         if failures == attempts:
             raise ValueError(f"{archive.url}: stopped after {size} bytes ({reason}); run again to resume")
         time.sleep(pause * failures)
+    part.with_suffix(".version").unlink(missing_ok=True)
     if archive.sha256 is not None and _sha256(part) != archive.sha256:
         part.unlink()
         raise ValueError(f"{archive.url}: expected the published checksum, the download was removed; run again")
@@ -163,8 +194,9 @@ def download(
 def unpack(file: Path, folder: Path) -> None:
     """Unpack a zip or tar into `folder`; nothing outside the folder is touched.
 
-    Raises ValueError if the archive is damaged, if it unpacks to far more than its size, if an entry's name leaves the
-    folder, or if an entry is neither a file nor a folder.
+    Raises ValueError if the archive is damaged or encrypted, if it unpacks to far more than its size or to more than
+    `MAX_ENTRIES`, if an entry's name leaves the folder or is too long for it, or if an entry is neither a file nor a
+    folder.
     """
     try:
         if file.suffix == ".zip":
@@ -175,8 +207,10 @@ def unpack(file: Path, folder: Path) -> None:
             with tarfile.open(file) as tar_archive:
                 for member in _checked_entries(file, tar_archive):
                     tar_archive.extract(member, folder, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{file}: expected a whole zip or tar ({error})") from error
+    except DAMAGES as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{file}: "):
+            raise
+        raise ValueError(f"{file}: expected a whole zip or tar ({first_line(error)})") from error
 
 
 def lay_out(unpacked: Path, root: Path) -> int:
@@ -192,6 +226,16 @@ def lay_out(unpacked: Path, root: Path) -> int:
     for folder in penn_fudan:
         folder.replace(root)
     return len(sequences) + len(penn_fudan)
+
+
+def _listed(row: Any) -> ListedFile:
+    """A row of a listing. Raises ValueError, KeyError or TypeError for another."""
+    path, size, oid = row["path"], row.get("size"), (row.get("lfs") or {}).get("oid")
+    if not isinstance(path, str) or not isinstance(size, int | None) or not isinstance(oid, str | None):
+        raise ValueError("a path, a size and a checksum")
+    if ".." in PurePosixPath(path).parts or path.startswith("/") or not path.isprintable():
+        raise ValueError(f"a path in the repository, not {path!r}")
+    return ListedFile(path, size, oid)
 
 
 def _lay_out_sequence(folder: Path, root: Path) -> None:
@@ -212,17 +256,25 @@ def _lay_out_sequence(folder: Path, root: Path) -> None:
 
 
 def _receive(archive: Archive, part: Path, report: ReportProgress) -> bool:
-    """Append what `part` lacks; whether it is complete."""
+    """Append what `part` lacks, or start again if the server has another file by now; whether it is complete."""
     have = _size(part)
     if archive.size is not None and have == archive.size:
         return True
-    with closing(_open(archive.url, have)) as answer:
+    version_file = part.with_suffix(".version")
+    version = version_file.read_text() if have and version_file.is_file() else ""
+    with closing(_open(archive.url, have, version)) as answer:
+        current = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         resumed = answer.status == 206
+        if resumed and (_range_start(answer) != have or (version and current and current != version)):
+            part.unlink()
+            return False
         total = (have if resumed else 0) + int(answer.headers.get("Content-Length") or 0)
         if archive.size is not None and total not in (0, archive.size):
             part.unlink(missing_ok=True)
             raise ValueError(f"{archive.url}: expected {archive.size} bytes as published, the server has {total}")
         total = archive.size or total
+        if not resumed:
+            version_file.write_text(current if not current.startswith("W/") else "")
         with part.open("ab" if resumed else "wb") as out:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)
@@ -230,22 +282,50 @@ def _receive(archive: Archive, part: Path, report: ReportProgress) -> bool:
             return out.tell() >= total
 
 
-def _open(url: str, start: int = 0) -> Any:
+def _range_start(answer: Any) -> int:
+    """The first byte of a partial answer."""
+    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range") or "")
+    return int(match[1]) if match else -1
+
+
+class _TrustedRedirects(HTTPRedirectHandler):
+    """Follows redirects on the same server, and to https addresses of `REDIRECT_HOSTS`."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        is_same = (before.scheme, before.netloc) == (after.scheme, after.netloc)
+        host = f".{after.hostname}"
+        is_trusted = after.scheme == "https" and any(host.endswith(f".{name}") for name in REDIRECT_HOSTS)
+        if not is_same and not is_trusted and not (after.scheme == "https" and before.hostname == after.hostname):
+            where = f"{after.scheme}://{after.hostname}"
+            raise ValueError(f"{req.full_url}: expected no redirect to {where}, only to https and known hosts")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _open(url: str, start: int = 0, version: str = "") -> Any:
+    """The server's answer, from byte `start` if it still has that version."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{url}: expected a http or https address")
     headers = {"User-Agent": "grutrack"} | ({"Range": f"bytes={start}-"} if start else {})
-    return urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+    headers |= {"If-Range": version} if start and version else {}
+    opener = OpenerDirector()  # the default one also knows ftp, files and data
+    for handler in (ProxyHandler, HTTPHandler, HTTPSHandler, HTTPDefaultErrorHandler, HTTPErrorProcessor):
+        opener.add_handler(handler())
+    opener.add_handler(_TrustedRedirects())
+    return opener.open(Request(url, headers=headers), timeout=TIMEOUT)
 
 
 def _checked_entries(file: Path, entries: Iterable[Any]) -> Iterator[Any]:
     """The entries of an archive one by one, while they stay inside the folder and within its maximum expansion."""
     budget = MAX_EXPANSION * file.stat().st_size + EXPANSION_ALLOWANCE
-    for entry in entries:
+    for number, entry in enumerate(entries):
+        if number == MAX_ENTRIES:
+            raise ValueError(f"{file}: expected at most {MAX_ENTRIES} entries, nothing more is unpacked")
         zipped = isinstance(entry, zipfile.ZipInfo)
         name = entry.filename if zipped else entry.name
         path = PureWindowsPath(name)  # knows drives and both kinds of slashes
         if path.anchor or ".." in path.parts:
-            raise ValueError(f"{file}: {name} would leave the folder, nothing more is unpacked")
+            raise ValueError(f"{file}: {name!r} would leave the folder, nothing more is unpacked")
         budget -= entry.file_size if zipped else entry.size
         if budget < 0:
             raise ValueError(f"{file}: unpacks to more than {MAX_EXPANSION} times its size, nothing more is unpacked")
