@@ -212,6 +212,46 @@ def test_what_is_too_large_is_not_taken(server: tuple[str, Path]) -> None:
     assert answers == [200, 413]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:{port}"}, 200),
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.0.0.1.evil.example:{port}"}, 421),
+        ({"Host": ""}, 421),
+        ({"Origin": "{url}"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 421),
+    ],
+)
+def test_other_sites_are_not_answered(server: tuple[str, Path], headers: dict[str, str], status: int) -> None:
+    url = server[0].rstrip("/")
+    filled = {name: value.format(url=url, port=url.rsplit(":", 1)[1]) for name, value in headers.items()}
+    for method in ("GET", "OPTIONS"):
+        asked = filled | ({"Access-Control-Request-Method": "POST"} if method == "OPTIONS" else {})
+        answer = httpx.request(method, f"{url}/config", headers=asked)
+        assert answer.status_code == status or (method, status) == ("OPTIONS", 200)
+        assert "evil" not in str(answer.headers)
+    upload = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.mp4", b"content")}, headers=filled)
+    assert upload.status_code == status
+
+
+def test_bodies_and_uploads_are_bounded(server: tuple[str, Path]) -> None:
+    url, folder = server
+    assert httpx.post(f"{url}gradio_api/queue/join", content=b"x" * (5 * 2**20)).status_code == 413
+    assert httpx.post(f"{url}gradio_api/queue/join", content=iter([b"x"])).status_code == 411
+    files = [bytes([n]) * 900_000 for n in range(15)]  # of equal files one is kept
+    codes = [httpx.post(f"{url}gradio_api/upload", files={"files": ("a.mp4", file)}).status_code for file in files]
+    assert codes[:8] == [200] * 8
+    assert codes[-1] == 507
+    cache = [file for file in folder.glob("track-*/cache/**/*") if file.is_file()]
+    assert sum(file.stat().st_size for file in cache) < 10.1 * 2**20
+    for file in cache:
+        file.unlink()
+
+
 def test_only_this_machine_is_listened_to(server: tuple[str, Path]) -> None:
     port = int(server[0].rsplit(":", 1)[1].strip("/"))
     files = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
@@ -228,6 +268,7 @@ def test_only_this_machine_is_listened_to(server: tuple[str, Path]) -> None:
         (["port=99999"], "port=99999: expected one that is free on 127.0.0.1, or port=0"),
         (["zones={queue: [[0,0],[1,1]]}"], "zone queue: expected three or more points"),
         (["camera=maybe"], "camera: expected one of auto, none, file, estimate, got maybe"),
+        (["host=0.0.0.0"], "password: expected one with host=0.0.0.0"),
         (["viewer=window"], "viewer: no such option"),
     ],
 )
@@ -236,3 +277,15 @@ def test_a_users_mistake_is_one_line_and_exit_1(call: Call, options: list[str], 
     assert done.code == 1
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert message in done.err
+
+
+def test_what_a_killed_server_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    from track.app.serve import remove_leftovers
+
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = f"track-{ended.pid}-abc", f"track-{os.getpid()}-abc", "track-other-abc"
+    for name in names:
+        (tmp_path / name / "session").mkdir(parents=True)
+    remove_leftovers(tmp_path)
+    assert {folder.name for folder in tmp_path.iterdir()} == set(names[1:])

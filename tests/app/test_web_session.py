@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.streaming import BrightDetector, scene
 from track.app.cli import instantiate
-from track.app.live.web_session import Choice, WebSession
+from track.app.live.web_session import Choice, WebOptions, WebSession
 from track.detection.source import DetectionSource
 from track.media.sources import VideoFile
 from track.media.video_writer import VideoWriter
@@ -28,6 +28,9 @@ class Options:
 
     camera = "none"
     first = Choice("white", ["person"], "gru", 0.1, True)
+    detectors = dict.fromkeys(("white", "absent"))
+    trackers = dict.fromkeys(("gru",))
+    check = WebOptions.check
 
     def detector(self, name: str, classes: list[str]) -> DetectionSource:
         if name == "absent":
@@ -153,3 +156,47 @@ def test_no_more_tabs_than_can_be_served(app: serve.WebApp) -> None:
         app.enter(request("more"))
     app.leave(request("0"))
     app.enter(request("more"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (("nothing", ["person"], "gru", 0.1, True), "detector: expected one of the list"),
+        (("white", ["person"], None, 0.1, True), "tracker: expected one of the list"),
+        (("white", [None], "gru", 0.1, True), "classes: expected names"),
+        (("white", ["person"], "gru", "0.1", True), "score: expected a number from 0 to 1"),
+    ],
+)
+def test_a_choice_that_the_page_does_not_offer_is_refused_and_changes_nothing(
+    app: serve.WebApp, choice: tuple[Any, ...], message: str
+) -> None:
+    app.enter(request("a"))
+    before = app.session(request("a")).choice
+    with pytest.raises(gradio.Error, match=message):
+        app.choose(request("a"), *choice)
+    assert app.session(request("a")).choice == before
+
+
+def test_visits_without_a_tab_make_room_for_others(app: serve.WebApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(serve.MAX_TABS):
+        app.enter(request(str(number)))
+    monkeypatch.setattr(serve, "FULL_SECONDS", 0.0)
+    app.session(request("7")).playing = True
+    app.enter(request("new"))
+    assert set(app.sessions) == {"7", "new"}
+
+
+def test_only_so_many_watch_at_once(app: serve.WebApp, tmp_path: Path) -> None:
+    for number in range(serve.MAX_PLAYING + 1):
+        app.enter(request(str(number)))
+        app.session(request(str(number))).playing = number < serve.MAX_PLAYING
+    with pytest.raises(gradio.Error, match="10 visitors are watching already"):
+        next(app.track_upload(str(tmp_path / "film.mp4"), request("10")))
+
+
+def test_an_upload_that_is_no_video_is_deleted(app: serve.WebApp, tmp_path: Path) -> None:
+    app.enter(request("a"))
+    (tmp_path / "page.html").write_text("<script>")
+    with pytest.raises(gradio.Error, match="expected a video"):
+        app.keep_upload(str(tmp_path / "page.html"), request("a"))
+    assert not (tmp_path / "page.html").exists()

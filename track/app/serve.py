@@ -5,20 +5,23 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from torch import Tensor
 
 from track.app.cli import command
 from track.app.demo import analytics_options, scene_analytics
+from track.app.live.guard import LOOPBACK, Guard
 from track.app.live.web_session import Choice, WebOptions, WebSession
 from track.app.predict import check_choices
 from track.formats.mot import VIDEO_SUFFIXES
@@ -35,6 +38,10 @@ except ImportError as error:
 INTERVAL = 0.1  # seconds between images that go to the browser and come from it
 CACHE_SECONDS = 3600  # after which copies of downloaded files are deleted
 MAX_TABS = 50
+MAX_PLAYING = 10  # videos and streams that are tracked at once
+MAX_PIXELS = 16_000_000  # of a visitor's image
+IDLE_SECONDS = 3600.0  # without use, after which a tab is closed
+FULL_SECONDS = 60.0  # the same while there are too many visitors
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -47,21 +54,39 @@ def main(cfg: DictConfig) -> None:
 def serve(cfg: DictConfig) -> None:
     """Serve the page of a composed config; the visitors' files are deleted at the end.
 
-    Raises ValueError if the port is taken, or for wrong lines, zones or modes.
+    Raises ValueError if the port is taken, for wrong lines, zones or modes, and without a password for a host beyond
+    this machine.
     """
     check_choices(cfg, {"camera": CAMERA_MODES})
+    password = None if cfg.password is None else str(cfg.password)
+    if cfg.password is not None:
+        cfg.password = "hidden"  # in the config that is saved
+    if str(cfg.host) not in LOOPBACK and not password:
+        raise ValueError(f"password: expected one with host={cfg.host}, for whoever reaches the page")
     scene_analytics(cfg)  # raise now if a line or zone is malformed
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # a visitor's image of twice as many is refused
+    remove_leftovers(Path(tempfile.gettempdir()))
     private = {"share": False, "footer_links": [], "ssr_mode": False, "enable_monitoring": False, "quiet": True}
     where = {"server_name": cfg.host, "server_port": cfg.port or None, "max_file_size": f"{cfg.upload_limit}mb"}
-    with tempfile.TemporaryDirectory(prefix="track-") as folder, ExitStack() as stack:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "cache")
+    with tempfile.TemporaryDirectory(prefix=f"track-{os.getpid()}-") as folder, ExitStack() as stack:
+        cache = Path(folder) / "cache"
+        os.environ["GRADIO_TEMP_DIR"] = str(cache)
+
+        @asynccontextmanager
+        async def guarded(application: Any) -> AsyncIterator[None]:
+            guard = Guard(application.middleware_stack, str(cfg.host), cache, cfg.upload_limit * 2**20)
+            application.middleware_stack = guard
+            yield
+
         app = WebApp(cfg, WebOptions(cfg), analytics_options(cfg), Path(folder))
         stack.callback(app.close)
         blocks = build_page(app).queue(default_concurrency_limit=None)
         stack.callback(blocks.close)
         try:
-            _, url, _ = blocks.launch(**private, **where, prevent_thread_lock=True)
+            visitors = None if password is None else ("visitor", password)
+            extra: dict[str, Any] = {"auth": visitors, "app_kwargs": {"lifespan": guarded}}
+            _, url, _ = blocks.launch(**private, **where, **extra, prevent_thread_lock=True)
         except (OSError, OverflowError) as error:
             raise ValueError(f"port={cfg.port}: expected one that is free on {cfg.host}, or port=0") from error
         print(f"{url} (Ctrl-C ends it)", flush=True)
@@ -82,6 +107,7 @@ class WebApp:
 
     def enter(self, request: gradio.Request) -> None:
         """A tab was opened."""
+        self._close_idle()
         if len(self.sessions) >= MAX_TABS:
             raise refusal("there are too many visitors: try again later")
         folder = Path(tempfile.mkdtemp(prefix="session-", dir=self.folder))
@@ -94,7 +120,15 @@ class WebApp:
         """The session of the tab that asks."""
         if (session := self.sessions.get(str(request.session_hash))) is None:
             raise refusal("this tab was closed: load the page again")
+        session.last_used = time.monotonic()
         return session
+
+    def _close_idle(self) -> None:
+        """End tabs that have not been used for long or, if there are too many, that seem to be none."""
+        limit = IDLE_SECONDS if len(self.sessions) < MAX_TABS else FULL_SECONDS
+        for name, session in list(self.sessions.items()):
+            if not session.playing and time.monotonic() - session.last_used > limit:
+                self._close(name)
 
     def leave(self, request: gradio.Request) -> None:
         """A tab was closed."""
@@ -109,6 +143,7 @@ class WebApp:
     def choose(self, request: gradio.Request, detector: str, classes: list[str], *others: Any) -> Any:
         """Apply new settings; classes that the detector lacks are dropped."""
         with refusals():
+            self.options.check(Choice(detector, classes, *others))
             known = self.options.categories(detector)
             chosen = [name for name in classes if name in known] or [min(known, key=lambda name: name != "person")]
             self.options.detector(detector, chosen)
@@ -124,6 +159,9 @@ class WebApp:
 
     def keep_upload(self, file: str, request: gradio.Request) -> None:
         """A video was uploaded; equal ones of several tabs are one file."""
+        if Path(file).suffix.lower() not in VIDEO_SUFFIXES:
+            Path(file).unlink(missing_ok=True)
+            raise refusal(f"expected a video ({', '.join(VIDEO_SUFFIXES)})")
         self.session(request).uploads.add(Path(file))
 
     def track_upload(self, file: str | None, request: gradio.Request) -> Iterator[tuple[str, str]]:
@@ -155,6 +193,8 @@ class WebApp:
             session.report(rename(line))
 
         turn = -1
+        if sum(other.playing for other in list(self.sessions.values())) >= MAX_PLAYING:
+            raise refusal(f"{MAX_PLAYING} visitors are watching already: try again later")
         try:
             source = open_source(name, report, lambda: not session.is_over(turn))
             with _released(source):
@@ -186,6 +226,24 @@ class WebApp:
         session.end(turn)
         if image is not None:
             yield to_html(image), session.counts()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what servers left that were killed."""
+    for left in folder.glob("track-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 @contextmanager

@@ -71,6 +71,17 @@ class WebOptions:
         score = max(cfg.detector.min_score, cfg.tracker.min_score)
         self.first = Choice(first, [*cfg.detector.classes], started, score, True)
 
+    def check(self, choice: Choice) -> None:
+        """Raise ValueError for what the page does not offer."""
+        if choice.detector not in self.detectors:
+            raise ValueError("detector: expected one of the list")
+        if choice.tracker not in self.trackers:
+            raise ValueError("tracker: expected one of the list")
+        if not isinstance(choice.classes, list) or not all(isinstance(name, str) for name in choice.classes):
+            raise ValueError("classes: expected names")
+        if not isinstance(choice.min_score, int | float) or not 0 <= choice.min_score <= 1:
+            raise ValueError("score: expected a number from 0 to 1")
+
     def detector(self, name: str, classes: list[str]) -> DetectionSource:
         """A detector, shared by all visitors; the last four stay loaded."""
         with self._loading:
@@ -149,6 +160,7 @@ class WebSession:
         self.uploads: set[Path] = set()
         self.turn = 0
         self.playing = False
+        self.last_used = time.monotonic()
         self.view: View | None = None
         self._closed, self._lock, self._stack = False, Lock(), ExitStack()
         self._parts = 0  # views so far
