@@ -131,3 +131,13 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     file = save(tmp_path / "weights.safetensors", {"a": (network, {"inputs": 2, "outputs": 3})})
     with pytest.raises(ValueError, match="weight: expected finite numbers"):
         load(file, "a", linear)
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    networks = {name: (nn.Linear(2, 3), {"inputs": 2, "outputs": 3}) for name in "abcdef"}
+    contents = {
+        save(tmp_path / f"{n}.safetensors", dict(sorted(networks.items(), reverse=n % 2 == 0))).read_bytes()
+        for n in range(8)
+    }
+    assert len(contents) == 1
+    assert torch.equal(load(tmp_path / "0.safetensors", "c", linear)[0].weight, networks["c"][0].weight)

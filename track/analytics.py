@@ -307,7 +307,7 @@ class Region:
     """A line or zone with its counts and the last certain side of each id; the right side of a line is its inside.
 
     corners: (2, 2) or (P, 2) float64 pixels. entries, exits: counts for each label. inside: ids of the last frame.
-    dwell: seconds for each id. positions: for each id (time of its last frame, side, x, y), where the side is 1 inside,
+    dwell: seconds for each id. total_dwell, longest_dwell: of all ids. positions: for each id (time of its last frame, side, x, y), where the side is 1 inside,
     -1 outside and 0 until first certain, and x, y is the foot point at which it was last certain.
     """
 
@@ -318,6 +318,8 @@ class Region:
     exits: Counter[int] = field(default_factory=Counter)
     inside: set[int] = field(default_factory=set)
     dwell: dict[int, float] = field(default_factory=dict)
+    total_dwell: float = 0.0
+    longest_dwell: float = 0.0
     positions: dict[int, Sequence[float]] = field(default_factory=dict)
 
     def update(self, tracks: Tracks, time: float) -> list[Event]:
@@ -342,8 +344,8 @@ class Region:
         if self.kind == "zone":
             text += f", {len(self.inside)} inside now"
         if self.dwell:
-            mean = sum(self.dwell.values()) / len(self.dwell)
-            text += f", dwell {mean:.1f} s on average, {max(self.dwell.values()):.1f} s at most"
+            mean = self.total_dwell / len(self.dwell)
+            text += f", dwell {mean:.1f} s on average, {self.longest_dwell:.1f} s at most"
         return text
 
     def _locate(self, tracks: Tracks, before: Tensor, time: float) -> Tensor:
@@ -362,6 +364,8 @@ class Region:
         for identity, elapsed in zip(ids, seconds, strict=True):
             if identity in self.inside:
                 self.dwell[identity] = self.dwell.get(identity, 0.0) + elapsed
+                self.total_dwell += elapsed
+                self.longest_dwell = max(self.longest_dwell, self.dwell[identity])
 
     def _count_crossings(self, tracks: Tracks, sides: Tensor, time: float) -> Iterator[Event]:
         for identity, label, side in zip(tracks.ids.tolist(), tracks.labels.tolist(), sides.tolist(), strict=True):

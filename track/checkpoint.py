@@ -30,7 +30,7 @@ def save(path: Path, networks: Mapping[str, tuple[nn.Module, Options]]) -> Path:
     }
     metadata = {name: json.dumps(options) for name, (_, options) in networks.items()}
     with atomic_write(path) as temporary:
-        temporary.write_bytes(serialize(tensors, metadata))
+        temporary.write_bytes(_in_order(serialize(tensors, metadata)))
     return path
 
 
@@ -77,6 +77,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file whose header has its keys in order, so that equal weights are equal files."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
 def _check_tensors(tensors: Mapping[str, Tensor], options: Options, build: Callable[..., Network]) -> None:
     """Raise ValueError for numbers that are not finite, and for options of a larger network than the file holds.
 
@@ -112,6 +120,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         yield temporary
+        with temporary.open("rb+") as file:  # a power failure shall not leave an empty file under the name
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -7,17 +7,30 @@ import math
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pandas as pd
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from track.app.cli import command, instantiate, reason_of
+from track.checkpoint import atomic_write
 from track.evaluation.plots import plot_curves
 
 SEVERAL_PROCESSES = "ddp_spawn_find_unused_parameters_true"  # spawned: Lightning cannot start this program again
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints beside their final names and renames them: Lightning's pass through the temporary folder, and
+    where that is on another device, they are not replaced at once."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint, or leave the old one."""
+        with atomic_write(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 @command("train")
@@ -37,7 +50,8 @@ def train(cfg: DictConfig) -> None:
     curves = output / "metrics.csv"
     before = pd.read_csv(curves) if checkpoint and curves.is_file() else pd.DataFrame()
     data, model = instantiate(cfg.data), instantiate(cfg.model)
-    trainer = instantiate(cfg.trainer, **({} if cfg.trainer.devices == 1 else {"strategy": SEVERAL_PROCESSES}))
+    strategy = {} if cfg.trainer.devices == 1 else {"strategy": SEVERAL_PROCESSES}
+    trainer = instantiate(cfg.trainer, plugins=[AtomicCheckpoints()], **strategy)
     if trainer.world_size > getattr(data, "max_devices", math.inf):
         raise ValueError(f"trainer.devices: expected at most {data.max_devices} with this task")
     interrupt: BaseException | None = None
