@@ -307,8 +307,9 @@ class Region:
     """A line or zone with its counts and the last certain side of each id; the right side of a line is its inside.
 
     corners: (2, 2) or (P, 2) float64 pixels. entries, exits: counts for each label. inside: ids of the last frame.
-    dwell: seconds for each id. total_dwell, longest_dwell: of all ids. positions: for each id (time of its last frame, side, x, y), where the side is 1 inside,
-    -1 outside and 0 until first certain, and x, y is the foot point at which it was last certain.
+    dwell: seconds for each id; total_dwell and longest_dwell: of all ids. positions: for each id (time of its last
+    frame, side, x, y), where the side is 1 inside, -1 outside and 0 until first certain, and x, y is the foot point at
+    which it was last certain.
     """
 
     kind: Literal["line", "zone"]

@@ -73,8 +73,13 @@ def weights_file(path: str | Path) -> str | Path:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the error's type if it has no message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, or the error's type if it has no message; see `printable`."""
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def printable(text: object) -> str:
+    """The text with control characters escaped: what is quoted from a file shall not steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def _in_order(content: bytes) -> bytes:

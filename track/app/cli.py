@@ -21,7 +21,7 @@ from yaml import YAMLError
 from track import __version__
 from track.app.console.help import help_text, overview
 from track.app.console.options import COMMANDS, CONFIGS, MULTIRUN, check_options, quote_paths
-from track.checkpoint import first_line
+from track.checkpoint import first_line, printable
 from track.media.capture import silence_opencv
 
 CONFIG_FILE = "config.yaml"  # in the folder of results
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif command not in COMMANDS:
         nearest = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"nearest: {nearest[0]}" if nearest else f"expected one of {', '.join(COMMANDS)}"
-        print(f"error: {command}: no such command, {hint}; see grutrack --help", file=sys.stderr)
+        print(f"error: {printable(command)}: no such command, {hint}; see grutrack --help", file=sys.stderr)
         return 1
     elif "--help" in options or "-h" in options:
         print(help_text(command))
@@ -131,7 +131,7 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 
 def _refuse(line: str) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {printable(line)}", file=sys.stderr)
     sys.exit(1)
 
 

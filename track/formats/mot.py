@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from track.checkpoint import atomic_write, first_line
+from track.checkpoint import atomic_write, first_line, printable
 from track.formats.annotated import IGNORED_REGION, MAX_SIZE
 from track.formats.annotated import is_ignored_region as is_ignored_region  # also imported from here
 from track.formats.footage import (
@@ -237,9 +237,9 @@ def read_sequence(path: str | Path) -> MotSequence:
             value = 0.0
         if not 0 < value < float("inf") or (key != "frameRate" and value % 1):
             kind = "positive number" if key == "frameRate" else "whole number of at least 1"
-            raise ValueError(f"{ini}: {key}: expected a {kind}, got {section.get(key)}")
+            raise ValueError(f"{ini}: {key}: expected a {kind}, got {printable(section.get(key))}")
         if value > highest:
-            raise ValueError(f"{ini}: {key}: expected at most {highest}, got {section[key]}")
+            raise ValueError(f"{ini}: {key}: expected at most {highest}, got {printable(section[key])}")
         return value
 
     width, height = int(number("imWidth", MAX_SIZE)), int(number("imHeight", MAX_SIZE))

@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import Container, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from track.checkpoint import first_line
+from track.checkpoint import first_line, printable
 
 COMMANDS = ("predict", "evaluate", "train", "demo", "serve", "prepare-data", "convert", "benchmark")
 CONFIGS = "track.conf"
@@ -74,7 +74,8 @@ def _check_words(options: Sequence[str]) -> None:
     for before, option in zip(["", *options], options, strict=False):
         is_value = before.startswith("-") and before not in MULTIRUN
         if "=" not in option and not option.startswith(("-", "~")) and not is_value:
-            raise ValueError(f"{option}: expected key=value, such as source={option}; see --help")
+            shown = printable(option)
+            raise ValueError(f"{shown}: expected key=value, such as source={shown}; see --help")
 
 
 def _note_unused(overrides: Sequence[str], chosen: DictConfig) -> None:
@@ -98,7 +99,7 @@ def _misused_option(config: str, groups: list[str], error: BaseException) -> str
     """One line for an override that Hydra does not accept."""
     if isinstance(error, OverrideParseException):
         reason = first_line(error)
-        return f"{error.override}: expected key=value as Hydra's grammar has it ({reason})"
+        return f"{printable(error.override)}: expected key=value as Hydra's grammar has it ({reason})"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}: expected one of {', '.join(error.options or [])}, got {name}"
@@ -106,7 +107,7 @@ def _misused_option(config: str, groups: list[str], error: BaseException) -> str
     lines = [line for line in f"{error}\n{cause}".splitlines() if line.strip()]
     unknown = re.search(r"Key '([^']*)' is not in struct", "\n".join(lines))
     if not unknown:
-        return lines[0]
+        return printable(lines[0])
     full = next((m[1] for line in lines if (m := re.search(r"full_key: (\S+)", line))), unknown[1])
     with initialize_config_module(CONFIGS, version_base=None):
         return _unknown_option(full, compose(config, groups))
@@ -114,7 +115,7 @@ def _misused_option(config: str, groups: list[str], error: BaseException) -> str
 
 def _unknown_option(key: str, known: DictConfig) -> str:
     nearest = ", ".join(difflib.get_close_matches(key, list(_flat_keys(known)), 3, 0.5))
-    return f"{key}: no such option" + (f", nearest: {nearest}" if nearest else "") + "; see --help"
+    return f"{printable(key)}: no such option" + (f", nearest: {nearest}" if nearest else "") + "; see --help"
 
 
 def _check_values(defaults: DictConfig, chosen: DictConfig, prefix: str = "") -> None:
