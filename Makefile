@@ -1,9 +1,10 @@
 # make demo: the whole pipeline, small, without a download. make test: every test. make check: what CI runs.
+# make fuzz: mutated files for every reader, FUZZ_CASES of each. make soak: a million of them, and a day of a camera.
 # make ablation: what each part of the model is worth, hours on two cores; TRACK_DATA names the data.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check ablation
+.PHONY: demo test check fuzz soak ablation
 demo: .venv/installed
 	$(BIN)/python scripts/quickstart.py
 
@@ -18,6 +19,13 @@ check: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q
+
+fuzz: .venv/tested
+	FUZZ_CASES=$${FUZZ_CASES:-20000} $(BIN)/pytest -q tests/test_fuzz.py
+
+soak: .venv/tested
+	FUZZ_CASES=$${FUZZ_CASES:-50000} $(BIN)/pytest -q tests/test_fuzz.py
+	$(BIN)/python scripts/soak.py
 
 define install
 if command -v uv >/dev/null; then \
