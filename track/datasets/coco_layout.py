@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from track.checkpoint import printable
+
 log = logging.getLogger(__name__)
 
 
@@ -65,7 +67,8 @@ def image_paths(file: Path, names: list[str]) -> list[Path]:
     missing = [name for name in names if paths[name] is None]
     if missing:
         where = f"expected beside it, in {split}/, images/{split}/ or images/"
-        raise ValueError(f"{file}: {len(missing)} of {len(names)} images are missing, first {missing[0]}: {where}")
+        first = printable(missing[0])
+        raise ValueError(f"{file}: {len(missing)} of {len(names)} images are missing, first {first}: {where}")
     name_of: dict[Path | None, str] = {}
     for name, path in paths.items():
         if name_of.setdefault(path, name) != name:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import re
 import shutil
-import struct
 import tarfile
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,6 +29,7 @@ from urllib.request import (
 )
 
 from track.checkpoint import first_line
+from track.formats.cvat import ZIP_ERRORS
 
 CHUNK = 2**20  # bytes
 TIMEOUT = 30.0  # seconds without a byte
@@ -40,10 +38,6 @@ EXPANSION_ALLOWANCE = 2**28  # bytes allowed in addition
 MAX_LISTING = 2**26  # bytes of a repository's listing
 MAX_ENTRIES = 1_000_000  # of an archive
 REDIRECT_HOSTS = ("huggingface.co", "hf.co", "motchallenge.net", "upenn.edu")  # and those below them
-DAMAGES = (  # what reading a damaged, encrypted or hostile archive raises
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
-    *(OSError, ValueError, KeyError, IndexError, OverflowError, struct.error),
-)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOT_DETECTORS = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
 ReportProgress = Callable[[int, int], None]  # bytes so far, and in total (0: unknown)
@@ -207,7 +201,7 @@ def unpack(file: Path, folder: Path) -> None:
             with tarfile.open(file) as tar_archive:
                 for member in _checked_entries(file, tar_archive):
                     tar_archive.extract(member, folder, filter="data")
-    except DAMAGES as error:
+    except (*ZIP_ERRORS, tarfile.TarError) as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{file}: "):
             raise
         raise ValueError(f"{file}: expected a whole zip or tar ({first_line(error)})") from error

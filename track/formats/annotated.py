@@ -28,7 +28,7 @@ class AnnotatedVideo:
     frames: one `Tracks` per frame. Scores of ground truth are 1, or 0 for boxes that are not scored; a row of label
     `IGNORED_REGION` and score 0 is a region in which nothing is scored. frame_rate: frames per second. width, height:
     pixels. label_names: as far as they are known.
-    Raises ValueError for a name that cannot be a file's, for example one that leaves its folder.
+    Raises ValueError for a name that cannot be a file's, for example one that leaves its folder or cannot be printed.
     """
 
     name: str
@@ -39,7 +39,8 @@ class AnnotatedVideo:
     label_names: Mapping[int, str]
 
     def __post_init__(self) -> None:
-        if PureWindowsPath(self.name).name != self.name or self.name in ("", ".", ".."):  # knows both kinds of slashes
+        is_one_part = PureWindowsPath(self.name).name == self.name  # knows both kinds of slashes
+        if not is_one_part or self.name in ("", ".", "..") or not self.name.isprintable():
             raise ValueError(f"{self.name!r}: expected a video's name without folders")
 
     def name_of(self, label: int) -> str:

@@ -7,7 +7,9 @@ frame, id, left, top, width, height, flag (0: not scored), class, visibility; li
 
 from __future__ import annotations
 
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from track.checkpoint import atomic_write
+from track.checkpoint import atomic_write, first_line
 from track.formats.annotated import AnnotatedVideo, Format, files_at, is_ignored_region, write_text
 from track.formats.footage import DEFAULT_RATE
 from track.formats.mot import (
@@ -31,6 +33,10 @@ from track.formats.mot import (
 )
 from track.formats.table import MAX_LENGTH, read_table
 
+ZIP_ERRORS = (  # what reading a damaged, encrypted or hostile zip raises
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
+    *(OSError, ValueError, KeyError, IndexError, OverflowError, struct.error),
+)
 MAX_EXPANSION = 20  # times a zip's size that a file in it may have,
 EXPANSION_ALLOWANCE = 2**28  # and these bytes more
 REGION_NAME = "ignored region"  # the class of such regions in gt/labels.txt
@@ -43,7 +49,7 @@ def matches_zip(path: Path) -> bool:
     try:
         with zipfile.ZipFile(files[0]) as archive:
             return bool(_truth_members(archive))
-    except (IndexError, zipfile.BadZipFile):
+    except (IndexError, *ZIP_ERRORS):
         return False
 
 
@@ -148,8 +154,10 @@ def _read_zip(file: Path) -> list[AnnotatedVideo]:
                 _read_member(file, archive, member, Path(temporary) / str(number))
                 for number, member in enumerate(_truth_members(archive))
             ]
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, zlib.error) as error:
-        raise ValueError(f"{file}: expected a whole zip ({error})") from error
+    except ZIP_ERRORS as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{file}"):
+            raise
+        raise ValueError(f"{file}: expected a whole zip ({first_line(error)})") from error
 
 
 def _truth_members(archive: zipfile.ZipFile) -> list[PurePosixPath]:
