@@ -20,7 +20,7 @@ from track.analytics import SceneAnalytics
 
 RATE = 30  # frames per second
 PEOPLE = 8  # at once
-CROSSING = 20.0  # seconds that somebody needs from one side to the other
+CROSSING = 20.0  # seconds that a person needs from one side to the other
 WIDTH, HEIGHT = 1280, 720
 MAX_GROWTH = 1.1  # of memory, after the first minute
 MAX_SLOWDOWN = 1.5  # of the last hour
@@ -31,7 +31,8 @@ def main(hours: float) -> int:
     chance = np.random.default_rng(0)
     tracker = Tracker()
     analytics = SceneAnalytics((WIDTH, HEIGHT), lines={"door": (640, 720, 640, 0)})
-    last_seen: dict[int, int] = {}
+    last_frames: dict[int, int] = {}
+    highest = 0  # of the ids so far
     memory_at_first = 0
     durations: list[float] = []
     began = time.perf_counter()
@@ -40,17 +41,19 @@ def main(hours: float) -> int:
         tracks = tracker.update(Detections.from_numpy(*boxes(now, chance)), now)
         analytics.update(tracks, now)
         for identity in tracks.ids.tolist():
-            if frame - last_seen.get(identity, frame) > RATE * 60:
+            if identity > highest:
+                highest = identity
+            elif frame - last_frames.get(identity, 0) > RATE * 60:
                 print(f"id {identity} was given twice")
                 return 1
-            last_seen[identity] = frame
+            last_frames[identity] = frame
         if frame == 60 * RATE:
             memory_at_first = memory()
         if (frame + 1) % (3600 * RATE) == 0:
-            last_seen = {identity: seen for identity, seen in last_seen.items() if frame - seen < 3600 * RATE}
+            last_frames = {identity: last for identity, last in last_frames.items() if frame - last < 3600 * RATE}
             durations.append(time.perf_counter() - began)
             began = time.perf_counter()
-            print(f"hour {len(durations)}: {durations[-1]:.0f} s, {memory()} MiB, {max(last_seen)} ids", flush=True)
+            print(f"hour {len(durations)}: {durations[-1]:.0f} s, {memory()} MiB, {highest} ids", flush=True)
     print(analytics.summary(["background", "person"]))
     if memory() > MAX_GROWTH * memory_at_first:
         print(f"memory grew from {memory_at_first} to {memory()} MiB")

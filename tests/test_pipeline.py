@@ -282,7 +282,6 @@ def test_without_pixels_the_results_are_those_with_pixels(tmp_path: Path) -> Non
         ("none", False, False, Static),
         ("file", True, True, AffineFile),
         ("estimate", True, True, OpticalFlow),
-        ("estimate", False, False, OpticalFlow),
     ],
 )
 def test_the_camera_motion_of_a_sequence(
@@ -290,6 +289,11 @@ def test_the_camera_motion_of_a_sequence(
 ) -> None:
     source = write_sequence(tmp_path / "MOT-01", images, affines)
     assert type(camera_motion_for(mode, source)) is expected
+
+
+def test_camera_motion_is_not_estimated_without_footage(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="camera=estimate: MOT-01 has no images and no video"):
+        camera_motion_for("estimate", write_sequence(tmp_path / "MOT-01", False, True))
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("auto", OpticalFlow), ("none", Static), ("estimate", OpticalFlow)])

@@ -48,6 +48,8 @@ def load(path: str | Path, name: str, build: Callable[..., Network]) -> tuple[Ne
             keys = [key for key in file.keys() if key.startswith(f"{name}.")]  # noqa: SIM118 - not a dict
             tensors = {key.removeprefix(f"{name}."): file.get_tensor(key) for key in keys}
         options: Options = json.loads(metadata[name])
+        if not isinstance(options, dict):
+            raise ValueError("the options are no object")
         _check_tensors(tensors, options, build)
         network = build(**options)
         network.load_state_dict(tensors)

@@ -107,6 +107,19 @@ def camera_motion_for(mode: str, source: VideoSource) -> CameraMotion:
     return OpticalFlow()
 
 
+def detection_file(file: str, source: VideoSource) -> Path:
+    """Where `detections_from_file` looks: the first place that has the file, or the first place."""
+    if isinstance(source, SequenceSource):
+        return source.sequence.path / file
+    places = [Path(file)]
+    if isinstance(source, VideoFile | ImageFolder):
+        folder = source.footage.parent
+        places = [folder / source.footage.stem / file, folder / file, Path(file)]
+        if isinstance(source, VideoFile) and source.is_one_of_several:
+            places = places[:1]
+    return next((place for place in places if place.is_file()), places[0])
+
+
 def detections_from_file(
     file: str, source: VideoSource, scores: str = "auto", report: Callable[[str], None] = print
 ) -> PrecomputedDetections:
@@ -116,18 +129,11 @@ def detections_from_file(
     it, or as given; of several videos in a folder, only in those folders of their names. scores, report: see
     `with_probabilities`. Raises ValueError if the file is absent or malformed, or if the source is live.
     """
+    path = detection_file(file, source)
     if isinstance(source, SequenceSource):
-        detections = source.sequence.detections(file)
-        return PrecomputedDetections(with_probabilities(detections, scores, source.sequence.path / file, report))
+        return PrecomputedDetections(with_probabilities(source.sequence.detections(file), scores, path, report))
     if source.is_live:
         raise ValueError(f"detections: {source.name} is a camera or stream, expected a file or folder")
-    places = [Path(file)]
-    if isinstance(source, VideoFile | ImageFolder):
-        folder = source.footage.parent
-        places = [folder / source.footage.stem / file, folder / file, Path(file)]
-        if isinstance(source, VideoFile) and source.is_one_of_several:
-            places = places[:1]
-    path = next((place for place in places if place.is_file()), places[0])
     if not path.is_file():
         raise ValueError(f"{path}: no such file, expected the detections of {source.name}")
     length = source.frame_count if isinstance(source, ImageFolder) else None  # what a video states is an estimate

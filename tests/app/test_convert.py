@@ -93,3 +93,58 @@ def test_files_of_other_content_are_replaced_only_if_asked_and_then_all_or_none(
     assert call(*options, "overwrite=true").code == 0
     assert truth.read_text() == written
     assert {file.name for file in (tmp_path / "data").iterdir()} == {"0000"}
+
+
+def test_results_of_a_detector_are_converted_with_their_class_names_and_cut_ones_are_not(
+    tmp_path: Path, call: Call
+) -> None:
+    row = "1,3,10.00,10.00,20.00,20.00,0.5000,{label},-1,-1\n"
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/a.txt").write_text(row.format(label=2))
+    (tmp_path / "results/b.partial.txt").write_text(row.format(label=1))
+    (tmp_path / "results/labels.txt").write_text("person\ncar\n")
+    done = call("convert", "source=results", "output=out", "format=csv")
+    assert done.code == 0, done.err
+    assert "a: 1 frames, 1 boxes, classes: car" in done.out
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.csv"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_before_anything_is_written(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "source").mkdir()
+    for name in ("0000", "0001"):
+        (tmp_path / f"source/{name}.txt").write_text(ROWS)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/0001").write_text("a file")
+    refused = call("convert", "source=source", "output=out", "format=mot", "overwrite=true")
+    assert refused.code == 1
+    assert "a file or folder of another kind is in its place" in refused.err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["0001"]
+
+
+def test_the_same_conversion_gives_the_same_zip(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "0000.txt").write_text(ROWS)
+    assert [call("convert", "source=0000.txt", "output=out", "format=cvat").code for _ in range(2)] == [0, 0]
+
+
+@pytest.mark.parametrize("through", ["mot", "cvat", "csv", "coco", "visdrone"])
+def test_several_ignored_regions_in_a_frame_survive_every_format(through: str, tmp_path: Path, call: Call) -> None:
+    region = "{f} -1 DontCare -1 -1 -10 {x} 20 {y} 60 -1 -1 -1 -1000 -1000 -1000 -10\n"
+    car = "{f} 3 Car 0 0 0 10 20 30 40 1 1 1 1 1 1 1\n"
+    rows = "".join(
+        car.format(f=f) + region.format(f=f, x=100, y=140) + region.format(f=f, x=200, y=240) for f in range(3)
+    )
+    (tmp_path / "kitti").mkdir()
+    (tmp_path / "kitti/a.txt").write_text(rows)
+    assert call("convert", "source=kitti", "output=one", f"format={through}").code == 0
+    done = call("convert", "source=one", "output=two", "format=mot")
+    assert done.code == 0, done.err
+    truth = read_sequence(tmp_path / "two/a" if (tmp_path / "two/a").is_dir() else next((tmp_path / "two").iterdir()))
+    assert [len(frame) for frame in truth.truth()] == [3, 3, 3]
+
+
+def test_a_frame_rate_survives_rounded_times(tmp_path: Path, call: Call) -> None:
+    row = "{n},5,10.00,20.00,30.00,40.00,0.9000,-1,-1,-1\n"
+    (tmp_path / "a.txt").write_text("".join(row.format(n=n) for n in range(1, 8)))
+    for source, name in (("a.txt", "csv"), ("csv", "mot")):
+        assert call("convert", f"source={source}", f"output={name}", f"format={name}").code == 0
+    assert read_sequence(tmp_path / "mot/a").frame_rate == 30.0

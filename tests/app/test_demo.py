@@ -200,3 +200,14 @@ def test_a_users_mistake_is_one_line_and_exit_1(
     assert done.code == 1
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert message in done.err
+
+
+def test_a_source_that_has_the_name_of_a_partial_output_is_not_overwritten(
+    street: list[str], tmp_path: Path, call: Call
+) -> None:
+    with VideoWriter(tmp_path / "clip.partial.mp4", 10) as video:
+        video.write(scene(0))
+    before = (tmp_path / "clip.partial.mp4").read_bytes()
+    refused = call("demo", "source=clip.partial.mp4", *street[1:], "output=clip.mp4")
+    assert refused.code == 1
+    assert (tmp_path / "clip.partial.mp4").read_bytes() == before

@@ -92,6 +92,8 @@ def test_results_of_other_frames_are_refused(streets: Path, call: Call) -> None:
     assert refused.code == 1
     assert refused.err == "error: half: made with split=val-half, expected split=all as evaluated\n"
     assert call("evaluate", f"ground_truth={streets}", "predictions=half", "split=val-half").code == 0
+    mixed = call("predict", f"source={streets}", *half[1:])
+    assert mixed.err == "error: output_dir: half holds results of split=val-half, expected another folder\n"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,7 @@ def test_results_of_other_frames_are_refused(streets: Path, call: Call) -> None:
         ("evaluator=mine", "evaluator: expected one of trackeval, motmetrics, got mine"),
         ("metrics=mine", "metrics: expected one of tracking, detection, got mine"),
         ("split=test", "split: expected one of"),
+        ("classes=[]", "classes: expected at least one, or auto, or any"),
         ("ground_truth=absent", "absent: no such folder"),
         ("ground_truth=???", "ground_truth: expected a value, see --help"),
         ("output_dir=broken/left.txt", "output_dir: expected a folder that can be written"),

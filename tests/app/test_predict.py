@@ -324,3 +324,27 @@ def test_linked_sequences_are_tracked_under_their_own_names(streets: Path, tmp_p
     done = call("predict", "source=linked", "detections=det/det.txt", "output_dir=out")
     assert done.code == 0, done.err
     assert [file.name for file in (tmp_path / "out").glob("*.txt")] == ["mine.txt"]
+
+
+def test_a_refused_run_leaves_the_config_and_a_foreign_config_is_never_replaced(
+    streets: Path, tmp_path: Path, call: Call
+) -> None:
+    options = f"source={streets}", "detections=det/det.txt", "camera=none", "output_dir=out"
+    assert call("predict", *options, "split=val-half").code == 0
+    before = (tmp_path / "out/config.yaml").read_text()
+    assert call("predict", *options, "camera=maybe").code == 1
+    assert (tmp_path / "out/config.yaml").read_text() == before
+    (tmp_path / "out/config.yaml").write_text("mine: 1\n")
+    assert call("predict", *options).code == 0
+    assert (tmp_path / "out/config.yaml").read_text() == "mine: 1\n"
+
+
+def test_detections_beside_a_video_are_not_replaced_by_its_results(streets: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "films").mkdir()
+    make_video(streets / "street-04-00", tmp_path / "films/v.mp4")
+    detections = (streets / "street-04-00/det/det.txt").read_bytes()
+    (tmp_path / "films/v.txt").write_bytes(detections)
+    refused = call("predict", "source=films/v.mp4", "detections=v.txt", "output_dir=films", "overwrite=true")
+    assert refused.code == 1
+    assert "neither an input nor another output" in refused.err
+    assert (tmp_path / "films/v.txt").read_bytes() == detections

@@ -287,5 +287,7 @@ def test_what_a_killed_server_left_is_removed_at_the_next_start(tmp_path: Path) 
     names = f"track-{ended.pid}-abc", f"track-{os.getpid()}-abc", "track-other-abc"
     for name in names:
         (tmp_path / name / "session").mkdir(parents=True)
+        (tmp_path / name / ".grutrack-serve").touch()
+    (tmp_path / f"track-{ended.pid}-mine").mkdir()
     remove_leftovers(tmp_path)
-    assert {folder.name for folder in tmp_path.iterdir()} == set(names[1:])
+    assert {folder.name for folder in tmp_path.iterdir()} == {*names[1:], f"track-{ended.pid}-mine"}

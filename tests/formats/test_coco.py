@@ -68,3 +68,26 @@ def test_a_number_that_would_size_memory_is_refused(key: str, value: int, tmp_pa
     table["images"][0][key] = value
     with pytest.raises(ValueError, match="expected a whole number of at most"):
         COCO.read(put(tmp_path, table))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"fps":10', '"fps":' + "9" * 400), "fps: expected a positive number"),
+        (('"fps":10', '"fps":"abc"'), r"video.json: street.1: fps: expected a positive number, got abc"),
+        (('"fps":10', '"fps":10,"width":0,"height":-5'), "expected a width and height of at least 1"),
+        (("[1,2,3,4]", "[1,2,3," + "9" * 400 + "]"), "expected a bbox of four numbers|within 1e"),
+    ],
+)
+def test_numbers_beyond_reason_are_refused_with_the_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    text = (
+        '{"videos":[{"id":1,"name":"street.1","fps":10}],"images":[{"id":1,"video_id":1,"frame_id":0,"file_name":"a"}],'
+        '"annotations":[{"id":1,"image_id":1,"category_id":1,"bbox":[1,2,3,4],"track_id":5}],'
+        '"categories":[{"id":1,"name":"car"}]}'
+    )
+    file = tmp_path / "video.json"
+    file.write_text(text)
+    assert [video.name for video in COCO.read(file)] == ["street.1"]
+    file.write_text(text.replace(*change))
+    with pytest.raises(ValueError, match=message):
+        COCO.read(file)

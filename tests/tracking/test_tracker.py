@@ -251,7 +251,7 @@ def test_boxes_that_are_no_numbers_are_dropped_with_a_warning_and_the_rest_is_tr
     broken = PARKED.clone()
     broken[1, 2] = value
     for t in range(3):
-        with pytest.warns(UserWarning, match="1 detections whose box or score is no usable number"):
+        with pytest.warns(UserWarning, match="1 detections were dropped: expected finite scores"):
             tracks = tracker.update(Detections.from_numpy(broken), t / 30)
         assert tracks.detection_rows.tolist() == [0, 2]
     assert tracker.update(Detections.from_numpy(PARKED), 0.1).ids.tolist() == [1, 2]
@@ -320,3 +320,28 @@ def test_tracks_are_ordinary_tensors() -> None:
     doubled = 2 * tracks.boxes
     tracks.boxes.mul_(2)
     assert torch.equal(tracks.boxes, doubled)
+
+
+def test_a_short_interval_after_a_long_one_is_not_scaled() -> None:
+    tracker = Tracker(Kalman(), ByteAssociation(iou))
+    moved = PARKED + torch.tensor([30.0, 0, 30, 0])
+    for time, boxes in ((0.0, PARKED), (10.0, PARKED), (10.0 + 1 / 30, PARKED), (10.0 + 2 / 30, moved)):
+        tracker.update(Detections.from_numpy(boxes), time)
+    assert tracker._time_step(10.0 + 3 / 30) == pytest.approx(1 / 30)
+
+
+def test_a_time_that_is_refused_adds_no_class() -> None:
+    tracker = Tracker()
+    tracker.update(Detections.from_numpy(PARKED), 1.0)
+    with pytest.raises(ValueError, match="time: expected more"):
+        tracker.update(Detections.from_numpy(PARKED, 0.9, 7), 0.5)
+    assert tracker.memory.class_logits.shape[1] == 2
+
+
+def test_what_is_no_table_of_detections_or_no_time_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"expected Detections, got ndarray; Detections\.from_numpy converts"):
+        Tracker().update(PARKED.numpy())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="time: expected seconds, got 1"):
+        Tracker().update(Detections.from_numpy(PARKED), "1")  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match=r"1 detections were dropped: .* corners with x1 <= x2"):
+        Tracker().update(Detections.from_numpy([[100, 100, 20, 30]]))

@@ -21,8 +21,8 @@ from yaml import YAMLError
 from track import __version__
 from track.app.console.help import help_text, overview
 from track.app.console.options import COMMANDS, CONFIGS, MULTIRUN, check_options, quote_paths
-from track.checkpoint import first_line, printable
-from track.media.capture import silence_opencv
+from track.checkpoint import atomic_write, first_line, printable
+from track.media.capture import is_url, silence_opencv, source_name
 
 CONFIG_FILE = "config.yaml"  # in the folder of results
 
@@ -76,7 +76,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Save the config with the results; an end that is not the usual one is one line on stderr and an exit code.
+    """Save the config beside complete results; another end is one line on stderr and an exit code.
 
     The code is 1 for a user's mistake, 130 for Ctrl-C and 143 for SIGTERM.
     """
@@ -85,10 +85,8 @@ def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[Dict
     def wrapper(cfg: DictConfig) -> None:
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            try:
-                function(cfg)
-            finally:
-                _save_config(cfg)
+            function(cfg)
+            _save_config(cfg)
         except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
             _refuse(reason_of(error))
         except KeyboardInterrupt as interrupt:
@@ -136,7 +134,13 @@ def _refuse(line: str) -> NoReturn:
 
 
 def _save_config(cfg: DictConfig) -> None:
-    with suppress(OmegaConfBaseException, OSError):  # which the command itself reported
-        folder = Path(str(cfg.output_dir))
-        if folder.is_dir():
-            OmegaConf.save(cfg, folder / CONFIG_FILE, resolve=True)
+    """Write a run's config into its output_dir, unless a file of that name there is none of ours."""
+    with suppress(OmegaConfBaseException, OSError):
+        file = Path(str(cfg.output_dir)) / CONFIG_FILE
+        if file.parent.resolve() == Path(str(cfg.get("predictions"))).resolve():
+            return  # the results' own config says how they were made
+        if file.parent.is_dir() and ("output_dir" in saved_config(file.parent) or not file.exists()):
+            for key in [key for key in cfg if not OmegaConf.is_missing(cfg, key) and is_url(str(cfg[key]))]:
+                cfg[key] = source_name(cfg[key])  # without its password
+            with atomic_write(file) as temporary:
+                OmegaConf.save(cfg, temporary, resolve=True)

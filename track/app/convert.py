@@ -17,7 +17,7 @@ from track.formats.kitti import KITTI
 from track.formats.tabular import CSV, JSONL, PARQUET
 from track.formats.visdrone import VISDRONE
 
-FORMATS = {one.name: one for one in (CVAT, COCO, PARQUET, JSONL, CSV, VISDRONE, MOT, KITTI)}  # in this order tried
+FORMATS = {one.name: one for one in (CVAT, COCO, PARQUET, JSONL, CSV, VISDRONE, MOT, KITTI)}  # tried in this order
 
 
 @command("convert")
@@ -69,6 +69,9 @@ def write_complete(target: Format, output: Path, videos: list[AnnotatedVideo], o
             named = [output / file.relative_to(folder) for file in target.write(Path(folder), videos)]
             written = {file: output / file.relative_to(folder) for file in Path(folder).rglob("*") if file.is_file()}
             for file, final in written.items():
+                parent = next(parent for parent in final.parents if parent.exists())
+                if not parent.is_dir() or final.is_dir():
+                    raise ValueError(f"output: {final}: a file or folder of another kind is in its place")
                 if not overwrite and final.exists() and not (final.is_file() and cmp(file, final, shallow=False)):
                     raise ValueError(f"output: {final}: exists with other content; overwrite=true replaces it")
             for file, final in written.items():

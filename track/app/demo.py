@@ -41,7 +41,9 @@ def demo(cfg: DictConfig) -> None:
     files = [Path(str(file)) for file in output if file is not None]
     in_window = cfg.viewer == "window" or (cfg.viewer is None and not files)
     check_kinds(files, cfg.viewer)
-    check_outputs(files, [cfg.source, cfg.detections], cfg.overwrite)
+    recording = [Path(str(cfg.viewer))] if str(cfg.viewer).endswith(".rrd") else []
+    written = [*files, *map(partial_file, files), *recording]
+    check_outputs(written, [cfg.source, cfg.detections], cfg.overwrite)
     analytics = scene_analytics(cfg)
     folder = Path(str(cfg.output_dir))
     playback, controls = Playback(), None

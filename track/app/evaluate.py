@@ -17,6 +17,7 @@ from rich.table import Table
 from track.app.cli import command, saved_config
 from track.app.predict import CHOICES as PREDICT_CHOICES
 from track.app.predict import (
+    SELECTION,
     cached_detections,
     check_choices,
     detector_of,
@@ -72,6 +73,8 @@ def main(cfg: DictConfig) -> None:
     check_choices(cfg, CHOICES | PREDICT_CHOICES)
     if cfg.metrics == "detection" and cfg.predictions is not None:
         raise ValueError("predictions: expected none with metrics=detection, give detections=FILE")
+    if cfg.classes == []:
+        raise ValueError("classes: expected at least one, or auto, or any")
     output_folder(cfg)
     chosen = selection(cfg)
     ground_truth = str(cfg.ground_truth)
@@ -148,7 +151,7 @@ def predictions_folder(cfg: DictConfig) -> Path:
     """The folder of results. Raises ValueError if the config beside them says that they are of other frames."""
     folder = Path(str(cfg.predictions))
     made = saved_config(folder)
-    for key in ("split", "stride", "drop_rate"):
+    for key in SELECTION:
         if key in made and made[key] != cfg[key]:
             raise ValueError(f"{folder}: made with {key}={made[key]}, expected {key}={cfg[key]} as evaluated")
     return folder

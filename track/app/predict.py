@@ -19,14 +19,16 @@ from track.detection.cache import CachedDetector
 from track.detection.detector import Detector
 from track.detection.source import DetectionSource
 from track.formats.mot import write_tracks
+from track.formats.table import read_text
 from track.media.capture import Report
 from track.media.sources import FileSource, Selection, find_sources
-from track.pipeline import CAMERA_MODES, Pipeline, camera_motion_for, detections_from_file
+from track.pipeline import CAMERA_MODES, Pipeline, camera_motion_for, detection_file, detections_from_file
 from track.structures import TrackedFrame, Tracks
 from track.tracking.motion import Motion
 from track.tracking.smoothing import interpolate
 from track.tracking.tracker import Tracker
 
+SELECTION = ("split", "stride", "drop_rate")  # options that say which frames of a sequence are used
 CHOICES: dict[str, tuple[str, ...]] = {
     "camera": CAMERA_MODES,
     "postprocess": ("none", "interpolate", "smooth"),
@@ -46,20 +48,40 @@ def predict(cfg: DictConfig) -> Path:
     if cfg.postprocess != "none":
         print(f"postprocess={cfg.postprocess}: these results use future frames, do not compare them with online ones")
     output = output_folder(cfg)
+    check_selection(cfg, output)
     with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
         sources = find_sources(str(cfg.source), selection(cfg), report)  # refused before a detector is downloaded
         tracker: Tracker = instantiate(cfg.tracker)
         detector = detector_of(cfg)
-        write_label_names(output, detector)
+        check_label_names(output, detector)
         for source in sources:
             with closing(source):
                 file = output / f"{source.name}.txt"
-                check_outputs([file], [source.footage, cfg.detections], cfg.overwrite)
+                given = None if detector is not None else detection_file(str(cfg.detections), source)
+                check_outputs([file, partial_file(file)], [source.footage, given], cfg.overwrite)
                 camera_motion = camera_motion_for(cfg.camera, source)
                 detections = cached_detections(cfg, source, detector, progress)
                 pipeline = Pipeline(detections, camera_motion, tracker)
                 track_video(pipeline, source, file, cfg.postprocess, progress)
+    write_label_names(output, detector)
     return output
+
+
+def check_selection(cfg: DictConfig, folder: Path) -> None:
+    """Raise ValueError if the results in a folder are of another selection of frames, unless they may be replaced."""
+    made = saved_config(folder)
+    for key in SELECTION:
+        if key in made and made[key] != cfg[key] and not cfg.overwrite:
+            raise ValueError(f"output_dir: {folder} holds results of {key}={made[key]}, expected another folder")
+
+
+def check_label_names(folder: Path, detector: Detector | None) -> None:
+    """Raise ValueError if the labels.txt in a folder is neither the detector's nor an earlier run's."""
+    file = folder / "labels.txt"
+    if detector is None or not file.exists() or _is_of_a_detector(folder):
+        return
+    if read_text(file).splitlines() != list(detector.label_names[1:]):
+        raise ValueError(f"{file}: names other classes than the detector's, expected another output_dir")
 
 
 def write_label_names(folder: Path, detector: Detector | None) -> None:
@@ -67,8 +89,13 @@ def write_label_names(folder: Path, detector: Detector | None) -> None:
     file = folder / "labels.txt"
     if detector is not None:
         file.write_text("".join(f"{name}\n" for name in detector.label_names[1:]), encoding="utf-8")
-    elif saved_config(folder).get("detections", file) is None:
+    elif _is_of_a_detector(folder):
         file.unlink(missing_ok=True)
+
+
+def _is_of_a_detector(folder: Path) -> bool:
+    """Whether the last results in a folder were made from a detector's boxes."""
+    return saved_config(folder).get("detections", "") is None
 
 
 def track_video(
@@ -86,7 +113,7 @@ def track_video(
             results.write(result)
             highest = max(highest, _highest_score(result))
         results.finish()
-    if highest and not results.track_count:
+    if highest and not results.row_count:
         print(f"{source.name}: no track, the highest of the detections' scores is {highest:.2f}; see tracker=, scores=")
 
 
@@ -103,13 +130,13 @@ class TrackFile:
         self.tracks: list[Tracks] = []
         self.times: list[float] = []
         self.affines: list[Tensor] = []
-        self.track_count = 0  # rows
+        self.row_count = 0  # of all tracks
 
     def write(self, result: TrackedFrame) -> None:
         """Take in one frame."""
         self.numbers.append(result.observation.number)
         self.tracks.append(result.tracks)
-        self.track_count += len(result.tracks)
+        self.row_count += len(result.tracks)
         self.times.append(result.observation.time)
         self.affines.append(result.observation.affine)
 

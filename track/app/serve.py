@@ -37,6 +37,7 @@ except ImportError as error:
 
 INTERVAL = 0.1  # seconds between images that go to the browser and come from it
 CACHE_SECONDS = 3600  # after which copies of downloaded files are deleted
+MARKER = ".grutrack-serve"  # in a server's folder
 MAX_TABS = 50
 MAX_PLAYING = 10  # videos and streams that are tracked at once
 MAX_PIXELS = 16_000_000  # of a visitor's image
@@ -70,6 +71,7 @@ def serve(cfg: DictConfig) -> None:
     private = {"share": False, "footer_links": [], "ssr_mode": False, "enable_monitoring": False, "quiet": True}
     where = {"server_name": cfg.host, "server_port": cfg.port or None, "max_file_size": f"{cfg.upload_limit}mb"}
     with tempfile.TemporaryDirectory(prefix=f"track-{os.getpid()}-") as folder, ExitStack() as stack:
+        (Path(folder) / MARKER).touch()
         cache = Path(folder) / "cache"
         os.environ["GRADIO_TEMP_DIR"] = str(cache)
 
@@ -124,7 +126,7 @@ class WebApp:
         return session
 
     def _close_idle(self) -> None:
-        """End tabs that have not been used for long or, if there are too many, that seem to be none."""
+        """End tabs that have not been used for an hour or, if there are too many, for a minute."""
         limit = IDLE_SECONDS if len(self.sessions) < MAX_TABS else FULL_SECONDS
         for name, session in list(self.sessions.items()):
             if not session.playing and time.monotonic() - session.last_used > limit:
@@ -229,11 +231,11 @@ class WebApp:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what servers left that were killed."""
-    for left in folder.glob("track-*-*"):
-        owner = left.name.split("-")[1]
-        if owner.isdecimal() and not _is_running(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
+    """Delete the folders of servers that were killed."""
+    for marker in folder.glob(f"track-*/{MARKER}"):
+        owner = marker.parent.name.split("-")[1]
+        if os.name == "posix" and owner.isdecimal() and not _is_running(int(owner)):
+            shutil.rmtree(marker.parent, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:
@@ -242,7 +244,7 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True
+        pass  # somebody else's
     return True
 
 
@@ -322,8 +324,8 @@ def refusals() -> Iterator[None]:
 
 
 def refusal(line: str) -> gradio.Error:
-    """An error message for the page."""
-    return gradio.Error(line, print_exception=False)
+    """An error message for the page, without the folder that torchvision's weights are in."""
+    return gradio.Error(line.replace(torch.hub.get_dir(), "the server's cache"), print_exception=False)
 
 
 def to_html(image: Tensor) -> str:

@@ -286,8 +286,8 @@ def _official(name: str, weights: str) -> tuple[nn.Module, list[str]]:
         file = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
         raise ValueError(
             f"{name}: its weights could not be downloaded ({error}): put them at {file}, or use the packaged "
-            "pedestrian detector (name=fcos_mobilenet_v2_fpn), a trained one (checkpoint=FILE), detections=FILE, "
-            "or, for training, weights=null"
+            "pedestrian detector (detector.name=fcos_mobilenet_v2_fpn, in training model.name), your own "
+            "(detector.checkpoint=FILE), detections=FILE or, in training, model.weights=null"
         ) from error
     return network, list(chosen.meta["categories"])
 

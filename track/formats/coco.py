@@ -27,7 +27,7 @@ from track.formats.annotated import (
     is_ignored_region,
     write_text,
 )
-from track.formats.footage import DEFAULT_RATE
+from track.formats.footage import DEFAULT_RATE, VIDEO_SUFFIXES
 from track.formats.table import MAX_INTEGER, MAX_LENGTH
 
 FILE_NAME = "tracks.json"
@@ -107,7 +107,7 @@ def _row(where: str, annotation: dict[str, Any], numbers: dict[Any, int]) -> Row
     try:
         left, top, width, height = (float(side) for side in annotation["bbox"])
         score = float(annotation.get("score", 1.0))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f"{where}: expected a bbox of four numbers, left, top, width and height") from None
     label = _integer(f"{where}: category_id", annotation["category_id"])
     if annotation.get("iscrowd"):
@@ -119,15 +119,18 @@ def _row(where: str, annotation: dict[str, Any], numbers: dict[Any, int]) -> Row
 def _video(
     path: Path, video: dict[str, Any], rows: list[Row], names: dict[int, str], images: list[dict[str, Any]]
 ) -> AnnotatedVideo:
-    name = Path(str(video.get("name") or video.get("file_name") or video["id"])).stem
-    rate = float(video.get("fps") or DEFAULT_RATE)
-    if not 0 < rate < float("inf"):
-        raise ValueError(f"{path}: {name}: fps: expected a positive number, got {rate}")
+    file = Path(str(video.get("name") or video.get("file_name") or video["id"]))
+    name = file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name
+    rate = video.get("fps") or DEFAULT_RATE
+    if not isinstance(rate, int | float) or not 0 < rate < 1e6:
+        raise ValueError(f"{path}: {name}: fps: expected a positive number, got {str(rate)[:80]}")
     first: dict[str, Any] = images[0] if images else {}
     sides = [video.get(key, first.get(key)) for key in ("width", "height")]
     size = None if None in sides else [_integer(f"{path}: {name}: size", side, MAX_SIZE) for side in sides]
+    if size and min(size) < 1:
+        raise ValueError(f"{path}: {name}: expected a width and height of at least 1, got {size}")
     length = max(_frame_numbers(path, images).values(), default=0)
-    return build_video(name, path, rows, names, rate, (size[0], size[1]) if size else None, length)
+    return build_video(name, path, rows, names, float(rate), (size[0], size[1]) if size else None, length)
 
 
 def _integer(where: str, value: Any, highest: int = MAX_INTEGER) -> int:

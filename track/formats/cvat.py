@@ -31,7 +31,7 @@ from track.formats.mot import (
     sequence_folders,
     write_info,
 )
-from track.formats.table import MAX_LENGTH, read_table
+from track.formats.table import MAX_LENGTH, read_table, read_text
 
 ZIP_ERRORS = (  # what reading a damaged, encrypted or hostile zip raises
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
@@ -69,8 +69,8 @@ def write_zips(folder: Path, videos: Sequence[AnnotatedVideo]) -> list[Path]:
         file = folder / f"{video.name}.zip"
         with atomic_write(file) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             numbered = numbered_from_1(video)
-            archive.writestr("gt/gt.txt", "".join(truth_rows(numbered)))
-            archive.writestr("gt/labels.txt", "".join(label_lines(numbered)))
+            for name, rows in (("gt/gt.txt", truth_rows(numbered)), ("gt/labels.txt", label_lines(numbered))):
+                archive.writestr(zipfile.ZipInfo(name), "".join(rows), zipfile.ZIP_DEFLATED)  # of no time of writing
         files.append(file)
     return files
 
@@ -79,7 +79,7 @@ def matches_folder(path: Path) -> bool:
     """Whether `path` is a folder of sequences with ground truth, or a result file, or a folder of them."""
     if path.is_dir() and any((folder / "gt/gt.txt").is_file() for folder in sequence_folders(path)):
         return True
-    files = files_at(path, ".txt")
+    files = _result_files(path)
     try:
         return bool(files) and len(read_table(files[0], columns=7)[1]) > 0
     except ValueError:
@@ -91,7 +91,12 @@ def read_folder(path: Path) -> list[AnnotatedVideo]:
     if path.is_dir() and sequence_folders(path):
         sequences = [one for one in find_sequences(path) if one.has("gt/gt.txt")]
         return [sequence_video(sequence, sequence.name) for sequence in sequences]
-    return [_read_results(file) for file in files_at(path, ".txt")]
+    return [_read_results(file) for file in _result_files(path)]
+
+
+def _result_files(path: Path) -> list[Path]:
+    """The result files at a path, without those of runs that were cut."""
+    return [file for file in files_at(path, ".txt") if file.name != "labels.txt" and ".partial" not in file.suffixes]
 
 
 def write_folders(folder: Path, videos: Sequence[AnnotatedVideo]) -> list[Path]:
@@ -126,10 +131,14 @@ def numbered_from_1(video: AnnotatedVideo) -> AnnotatedVideo:
     has_regions = any(is_ignored_region(frame).any() for frame in video.frames)
     if has_regions:
         names[len(names) + 1] = REGION_NAME
+    next_id = 1 + max((int(frame.ids.max()) for frame in video.frames if len(frame)), default=0)
     frames = []
     for frame in video.frames:
         labels = torch.searchsorted(torch.tensor(known, dtype=torch.int64), frame.labels) + 1
-        frames.append(replace(frame, labels=labels.masked_fill(is_ignored_region(frame), len(names))))
+        region = is_ignored_region(frame)
+        ids = frame.ids.clone()
+        ids[region] = next_id + torch.arange(int(region.sum()))  # those of one frame may share an id, classes may not
+        frames.append(replace(frame, ids=ids, labels=labels.masked_fill(region, len(names))))
     return replace(video, frames=frames, label_names=names)
 
 
@@ -154,9 +163,10 @@ def _read_zip(file: Path) -> list[AnnotatedVideo]:
                 _read_member(file, archive, member, Path(temporary) / str(number))
                 for number, member in enumerate(_truth_members(archive))
             ]
+    except ValueError as error:
+        reason = str(error)
+        raise ValueError(reason if reason.startswith(f"{file}") else f"{file}: {first_line(error)}") from error
     except ZIP_ERRORS as error:
-        if isinstance(error, ValueError) and str(error).startswith(f"{file}"):
-            raise
         raise ValueError(f"{file}: expected a whole zip ({first_line(error)})") from error
 
 
@@ -203,8 +213,11 @@ def _bounded(file: Path, archive: zipfile.ZipFile, member: str) -> bytes:
 
 
 def _read_results(file: Path) -> AnnotatedVideo:
+    """A result file as a video, with the class names of the labels.txt beside it."""
     length, _, width, height = footage_of_rows([file])
-    return AnnotatedVideo(file.stem, read_tracks(file, length), DEFAULT_RATE, width, height, {})
+    labels = file.with_name("labels.txt")
+    names = dict(enumerate(read_text(labels).splitlines(), 1)) if labels.is_file() else {}
+    return AnnotatedVideo(file.stem, read_tracks(file, length), DEFAULT_RATE, width, height, names)
 
 
 CVAT = Format("cvat", "CVAT MOT 1.1", matches_zip, read_zip, write_zips)

@@ -15,7 +15,6 @@ from functools import partial
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from track.checkpoint import first_line
@@ -84,9 +83,10 @@ def _frame_rate(stamps: list[tuple[int, Any]]) -> float:
         times = sorted({(frame, float(time)) for frame, time in stamps})
     except (TypeError, ValueError):
         return DEFAULT_RATE
-    steps = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(times, times[1:], strict=False) if b[0] > a[0]]
-    step = median(steps) if steps else 0.0
-    return round(1 / step, 3) if 1e-3 < step < 1e6 else DEFAULT_RATE
+    if len(times) < 2 or times[-1][0] == times[0][0]:
+        return DEFAULT_RATE
+    step = (times[-1][1] - times[0][1]) / (times[-1][0] - times[0][0])  # over all: each time is rounded
+    return float(f"{1 / step:.5g}") if 1e-3 < step < 1e6 else DEFAULT_RATE
 
 
 def _rows(video: AnnotatedVideo) -> Iterator[list[Any]]:
@@ -161,7 +161,7 @@ def _pyarrow(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ValueError("Parquet needs pyarrow: pip install grutrack[parquet]") from error
+        raise ValueError("Parquet needs pyarrow: pip install 'grutrack[parquet]'") from error
 
 
 RECORDS: dict[str, Callable[[Path], Records]] = {

@@ -6,8 +6,9 @@ import math
 import warnings
 from collections import deque
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
-from statistics import median
+from statistics import median_low
 from typing import Literal
 
 import torch
@@ -120,16 +121,20 @@ class Tracker:
         self.trace: AssociationTrace | None = None  # of the last frame
 
     def update(self, detections: Detections, time: float | None = None, affine: Tensor | None = None) -> Tracks:
-        """The tracks that were detected in this frame.
+        """The tracks that were detected in this frame, and those that are still coasting.
 
         time: seconds, later than the last frame's; by default one frame later. Where frames are usually more than
-        a second apart, time is scaled so that motion and association see half a second. affine: (2, 3) camera
-        motion, from the previous frame's pixels to this frame's; by default none. Detections whose box or score is no
-        usable number, and all but the `MAX_DETECTIONS` with the highest scores, are dropped with a warning.
+        a second apart, time is scaled so that motion and association see half a second; `max_age` and `coasting` are
+        seconds of that time then. affine: (2, 3) camera motion, from the previous frame's pixels to this frame's; by
+        default none. Detections whose box or score is no usable number, and all but the `MAX_DETECTIONS` with the
+        highest scores, are dropped with a warning.
 
         Raises ValueError, and changes nothing, if time does not increase, for scores above 1, for an affine that is no
         camera's motion, and for more than `MAX_CLASSES` classes.
         """
+        if not isinstance(detections, Detections):
+            kind = type(detections).__name__
+            raise ValueError(f"detections: expected Detections, got {kind}; Detections.from_numpy converts arrays")
         affine = identity_affine() if affine is None else affine
         if affine.shape != (2, 3) or not is_camera_motion(affine):
             raise ValueError(f"affine: expected finite numbers (2, 3) that can be inverted, got {affine.tolist()}")
@@ -141,8 +146,9 @@ class Tracker:
         given = detections
         is_first = self._time is None
         rows = self._usable(detections)
-        detections = self._with_columns(detections[rows])
+        self._check_classes(detections[rows])
         elapsed = self._time_step(time)
+        detections = self._with_columns(detections[rows])
         memory = self._predict(elapsed, affine)
         predictions = self._predictions(memory, elapsed)
         matches = self.association(predictions, detections)
@@ -157,7 +163,7 @@ class Tracker:
 
     def _time_step(self, time: float | None) -> float:
         """Seconds since the last frame, 0 on the first one, scaled if frames are usually far apart."""
-        if time is not None and not math.isfinite(time):
+        if time is not None and not (isinstance(time, Real) and math.isfinite(time)):
             raise ValueError(f"time: expected seconds, got {time}")
         if self._time is None:
             self._time = 0.0 if time is None else time
@@ -168,7 +174,7 @@ class Tracker:
             raise ValueError(f"time: expected more than the last frame's {self._time} s, got {now} s")
         self._time = now
         self._intervals.append(elapsed)
-        usual = median(self._intervals)
+        usual = median_low(self._intervals)
         if usual >= 5 and now == round(now) and len(self._intervals) == 5:
             warnings.warn(
                 f"frames are {usual:g} s apart: if these times are milliseconds, divide them by 1000", stacklevel=4
@@ -181,21 +187,26 @@ class Tracker:
         usable = (boxes.abs() <= MAX_COORDINATE).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1) & scores.isfinite()
         if not usable.all():
             count = int((~usable).sum())
-            warnings.warn(f"{count} detections whose box or score is no usable number were dropped", stacklevel=4)
-        if (scores > 1).any():
-            raise ValueError(f"scores: expected 0 to 1, got {scores.max().item():g}: divide percentages by 100")
+            expected = "finite scores, and corners with x1 <= x2 and y1 <= y2"
+            warnings.warn(f"{count} detections were dropped: expected {expected}", stacklevel=4)
+        highest = scores[usable].max().item() if usable.any() else 0.0
+        if highest > 1:
+            raise ValueError(f"scores: expected 0 to 1, got {highest:g}: divide percentages by 100")
         rows = (usable & (scores >= self.min_score)).nonzero()[:, 0]
         if len(rows) <= MAX_DETECTIONS:
             return rows
         warnings.warn(f"{len(rows)} detections in a frame: the best {MAX_DETECTIONS} are tracked", stacklevel=4)
         return rows[scores[rows].topk(MAX_DETECTIONS).indices.sort().values]
 
+    def _check_classes(self, detections: Detections) -> None:
+        count = len(torch.cat([self._labels, detections.labels]).unique())
+        if count > MAX_CLASSES:
+            raise ValueError(f"labels: expected at most {MAX_CLASSES} classes, got {count}")
+
     def _with_columns(self, detections: Detections) -> Detections:
         """The detections with labels as columns of class logits, which are added for new labels: labels themselves may
         be any numbers, and size nothing."""
         labels = torch.cat([self._labels, detections.labels]).unique()
-        if len(labels) > MAX_CLASSES:
-            raise ValueError(f"labels: expected at most {MAX_CLASSES} classes, got {len(labels)}")
         if len(labels) > len(self._labels):
             logits = self.memory.class_logits
             widened = logits.new_zeros(len(logits), len(labels))
@@ -262,7 +273,7 @@ class Tracker:
     def _remove_lost(self, memory: TrackMemory) -> TrackMemory:
         """The memory without tracks past `max_age`, and without unconfirmed ones that were not matched at once."""
         matched = memory.time_since_update == 0
-        usual = median(self._intervals) if self._intervals else 0.0
+        usual = median_low(self._intervals) if self._intervals else 0.0
         max_age = max(self.max_age, MIN_AGE * (SCALED_INTERVAL if usual > LONG_INTERVAL else usual))
         alive = (memory.time_since_update <= max_age) & (memory.confirmed | matched)
         return memory if bool(alive.all()) else memory[alive]

@@ -32,7 +32,7 @@ from track.training.simulation import (
     squeeze,
     subsample,
 )
-from track.training.trajectories import held_out, per_root
+from track.training.trajectories import held_out, per_root, scored_detections
 
 EPISODE_LENGTH = 300  # frames
 STRIDES = [1] * 8 + [2, 3, 4, 6]  # one is drawn
@@ -138,7 +138,7 @@ class LabelledSequence:
         self.times = sequence.times
         self.in_sample = in_sample
         self.truth = sequence.truth()
-        self.detections = [sequence.detections(file) for file in files if sequence.has(file)]  # of each file
+        self.detections = [scored_detections(sequence, file) for file in files if sequence.has(file)]  # of each file
         self.affines = list(sequence.affines()) if sequence.has("gmc.txt") else None
 
     def episode(self) -> Episode:

@@ -24,7 +24,7 @@ from track.tracking.motion import Kalman, Motion
 from track.tracking.recurrent import RecurrentMotion, load_motion, save_motion
 from track.tracking.tracker import Tracker
 from track.training.schedule import warmup_cosine
-from track.training.trajectories import HORIZONS, Batch, TrajectoryDataModule
+from track.training.trajectories import HORIZONS, Batch, TrajectoryDataModule, scored_detections
 
 REPORTED_HORIZONS = (1, 5, 30)  # frames
 
@@ -110,7 +110,7 @@ class MotionModule(lightning.LightningModule):
 
     def _track(self, sequence: MotSequence, file: str) -> list[Tracks]:
         """The tracks of a sequence by the network, with ByteTrack's association and without camera motion."""
-        detections = PrecomputedDetections(sequence.detections(file))
+        detections = PrecomputedDetections(scored_detections(sequence, file))
         pipeline = Pipeline(detections, Static(), Tracker(deepcopy(self.network).cpu()))
         return [result.tracks for result in pipeline(SequenceSource(sequence).without_pixels())]
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_convert, box_iou
 
 from track.datasets.crowds import ornstein_uhlenbeck
+from track.detection.source import with_probabilities
 from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
 from track.structures import Detections, Tracks
 from track.tracking.association import assign
@@ -188,13 +189,18 @@ def per_root(name: str, value: Value | list[Value], roots: list[str]) -> list[Va
     return values
 
 
+def scored_detections(sequence: MotSequence, file: str) -> list[Detections]:
+    """A sequence's detections with scores from 0 to 1, whatever the file has; see `with_probabilities`."""
+    return list(with_probabilities(sequence.detections(file), "auto", sequence.path / file, print))
+
+
 def read_trajectories(sequence: MotSequence, file: str, in_sample: bool = False) -> list[Trajectory]:
     """Every pedestrian of a sequence with at least `MIN_FRAMES` true boxes, and the detections matched to it.
 
     file: of detections; without it in the sequence nothing is detected. Boxes match one to one at IoU 0.5 or more.
     """
     truth = [considered_pedestrians(frame) for frame in sequence.truth()]
-    detections = sequence.detections(file) if sequence.has(file) else [Detections.empty()] * len(truth)
+    detections = scored_detections(sequence, file) if sequence.has(file) else [Detections.empty()] * len(truth)
     to_first = _affines_to_first(sequence)
     ids = torch.cat([frame.ids for frame in truth]).unique()
     table = np.full((len(ids), len(truth), 9), np.nan)  # true box, detected box, score

@@ -1,1 +1,1 @@
-"""What the command line consists of: options and help."""
+"""What the command line consists of: options, help, and checks of outputs."""

@@ -31,11 +31,12 @@ def help_text(command: str) -> str:
     if command == "train":
         for task in ("motion", "association", "detector"):
             parts.append("\n".join([f"with task={task}:", *_option_lines(f"task/{task}")]))
-    elif command not in ("prepare-data", "convert"):
+    elif command not in ("prepare-data", "convert", "benchmark"):
         trackers = "\n".join(f"  tracker={name:12}{_introduction(f'tracker/{name}')[0]}" for name in _trackers())
         parts.append(f"trackers:\n{trackers}\n" + "\n".join(_option_lines("tracker/gru", "tracker.")))
+    what = "Results go" if command in ("predict", "evaluate", "train", "demo") else "The run's config.yaml goes"
     parts.append(
-        f"Results go to output_dir, by default outputs/{command.replace('-', '_')}/DATE, with the run's config.yaml.\n"
+        f"{what} to output_dir, by default outputs/{command.replace('-', '_')}/DATE.\n"
         "-m sweeps over comma-separated values, and its results go to multirun/, or to hydra.sweep.dir=DIR."
     )
     text = "\n\n".join(parts)

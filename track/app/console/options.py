@@ -27,7 +27,9 @@ COUNTS = {  # the last part of an option that counts something, so that it is at
     *("hidden", "rounds", "min_hits", "log_every_n_steps", "check_val_every_n_epoch"),
 }
 UNUSED = {  # what an option makes of no use: options, or groups of them
-    "predictions": ("source", "detections", "scores", "camera", "postprocess", "tracker", "detector"),
+    "predictions": (
+        *("source", "detections", "scores", "camera", "postprocess", "tracker", "detector", "on_error", "overwrite"),
+    ),
     "detections": ("detector",),
 }
 FREE_OPTIONS = ("trainer.devices",)  # a number or a word, auto
@@ -84,7 +86,7 @@ def _note_unused(overrides: Sequence[str], chosen: DictConfig) -> None:
     for reason, options in UNUSED.items():
         unused = [key for key in keys if key.split(".")[0] in options]
         if reason in chosen and chosen[reason] is not None and unused:
-            print(f"note: {', '.join(unused)} has no effect beside {reason}=")
+            print(f"note: {', '.join(unused)} {'have' if len(unused) > 1 else 'has'} no effect beside {reason}=")
 
 
 def _check_sweep(overrides: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ RESULT_ROW = re.compile(r"\d+,\d+(,-?\d+\.\d\d){4},\d\.\d{4},-?\d+,-1,-1")
 def check_outputs(files: Sequence[Path], inputs: Iterable[object], overwrite: bool) -> None:
     """Raise ValueError for an output that is an input or another output, by whatever path or link.
 
-    So it is, unless `overwrite`, for a file that exists and is not a result of this program.
+    Unless `overwrite`, also for a file that exists and is no result of this program.
     """
     taken = [Path(str(path)) for path in inputs if path is not None]
     for file in files:
@@ -36,6 +36,8 @@ def is_own_result(file: Path) -> bool:
     if file.suffix == ".mp4":
         return is_own_video(file)
     try:
+        if file.suffix == ".rrd":
+            return file.open("rb").read(3) == b"RRF"  # a recording of Rerun
         with file.open(encoding="utf-8") as stream:
             line = stream.readline(1000).strip()
         if file.suffix == ".csv":

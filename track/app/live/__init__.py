@@ -1,1 +1,1 @@
-"""Live views: playback, window controls and web sessions."""
+"""Live views: playback, window controls, web sessions and the guard of the page."""

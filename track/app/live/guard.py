@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ class Guard:
     def __init__(self, application: Application, host: str, folder: Path, upload_limit: int) -> None:
         self.application, self.folder, self.upload_limit = application, folder, upload_limit
         self.hosts = LOOPBACK if host in LOOPBACK else None
+        self._arriving = 0  # bytes of uploads that are not on the disk yet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it in one line."""
@@ -37,7 +39,12 @@ class Guard:
             return await self.application(scope, receive, send)
         status, reason = self._refusal(scope)
         if status == 200:
-            return await self.application(scope, receive, send)
+            arriving = _length(scope) if _is_upload(scope) else 0
+            self._arriving += arriving
+            try:
+                return await self.application(scope, receive, send)
+            finally:
+                self._arriving -= arriving
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         body = f"{reason}\n".encode()
@@ -55,18 +62,31 @@ class Guard:
             return 403, "expected a request of this server's own page"
         if scope.get("method") not in ("POST", "PUT", "PATCH"):
             return 200, ""
-        length = headers.get(b"content-length", "")
-        if not length.isdecimal():
+        length = _length(scope)
+        if length < 0:
             return 411, "expected a request that states its length"
-        is_upload = scope["path"].rstrip("/").endswith(UPLOAD)
-        if not is_upload and int(length) > MAX_BODY:
+        if not _is_upload(scope) and length > MAX_BODY:
             return 413, f"expected at most {MAX_BODY} bytes"
-        if is_upload and self._used() + int(length) > UPLOAD_QUOTA * self.upload_limit:
+        if _is_upload(scope) and self._used() + length > UPLOAD_QUOTA * self.upload_limit:
             return 507, "the visitors' uploads take all the space that there is for them: try again later"
         return 200, ""
 
     def _used(self) -> int:
-        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        used = self._arriving
+        for file in self.folder.rglob("*"):
+            with suppress(OSError):  # deleted meanwhile
+                used += file.stat().st_size
+        return used
+
+
+def _is_upload(scope: Scope) -> bool:
+    return scope.get("method") == "POST" and scope["path"].rstrip("/").endswith(UPLOAD)
+
+
+def _length(scope: Scope) -> int:
+    """The length that a request states for its body; -1 if it states none."""
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() and len(length) < 16 else -1
 
 
 def _host_name(host: str) -> str:
