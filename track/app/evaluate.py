@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from track.app.cli import command, saved_config
+from track.app.cli import command
+from track.app.console.outputs import check_selection
 from track.app.predict import CHOICES as PREDICT_CHOICES
 from track.app.predict import (
-    SELECTION,
     cached_detections,
     check_choices,
     detector_of,
@@ -91,7 +91,8 @@ def main(cfg: DictConfig) -> None:
 
 def score_tracks(cfg: DictConfig, sequences: list[MotSequence], truth: list[SequenceTruth]) -> None:
     """Print and write the figures of result files, after tracking where none are given."""
-    folder = predict(cfg) if cfg.predictions is None else predictions_folder(cfg)
+    folder = predict(cfg) if cfg.predictions is None else Path(str(cfg.predictions))
+    check_selection(folder, cfg, overwrite=cfg.predictions is None)
     results = {sequence.name: read_results(folder, sequence) for sequence in sequences}
     scored = split_classes(truth, results, result_names(folder), asked_classes(cfg))
     print_notes(cfg, truth, scored)
@@ -145,16 +146,6 @@ def detect_all(cfg: DictConfig, sequences: list[MotSequence], detector: Detector
                 pairs = progress.track(detections.detect(frames), source.frame_count, description=escape(source.name))
                 detected[source.name] = [one for _, one in pairs]
     return detected
-
-
-def predictions_folder(cfg: DictConfig) -> Path:
-    """The folder of results. Raises ValueError if the config beside them says that they are of other frames."""
-    folder = Path(str(cfg.predictions))
-    made = saved_config(folder)
-    for key in SELECTION:
-        if key in made and made[key] != cfg[key]:
-            raise ValueError(f"{folder}: made with {key}={made[key]}, expected {key}={cfg[key]} as evaluated")
-    return folder
 
 
 def asked_classes(cfg: DictConfig) -> str | int | list[str | int]:

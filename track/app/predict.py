@@ -12,14 +12,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from track.app.cli import command, instantiate, saved_config
-from track.app.console.outputs import check_outputs
+from track.app.cli import command, instantiate
+from track.app.console.outputs import check_label_names, check_outputs, check_selection, write_label_names
 from track.checkpoint import partial_file
 from track.detection.cache import CachedDetector
 from track.detection.detector import Detector
 from track.detection.source import DetectionSource
 from track.formats.mot import write_tracks
-from track.formats.table import read_text
 from track.media.capture import Report
 from track.media.sources import FileSource, Selection, find_sources
 from track.pipeline import CAMERA_MODES, Pipeline, camera_motion_for, detection_file, detections_from_file
@@ -28,7 +27,6 @@ from track.tracking.motion import Motion
 from track.tracking.smoothing import interpolate
 from track.tracking.tracker import Tracker
 
-SELECTION = ("split", "stride", "drop_rate")  # options that say which frames of a sequence are used
 CHOICES: dict[str, tuple[str, ...]] = {
     "camera": CAMERA_MODES,
     "postprocess": ("none", "interpolate", "smooth"),
@@ -48,12 +46,13 @@ def predict(cfg: DictConfig) -> Path:
     if cfg.postprocess != "none":
         print(f"postprocess={cfg.postprocess}: these results use future frames, do not compare them with online ones")
     output = output_folder(cfg)
-    check_selection(cfg, output)
+    check_selection(output, cfg, cfg.overwrite)
     with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
         sources = find_sources(str(cfg.source), selection(cfg), report)  # refused before a detector is downloaded
         tracker: Tracker = instantiate(cfg.tracker)
         detector = detector_of(cfg)
-        check_label_names(output, detector)
+        names = None if detector is None else detector.label_names[1:]
+        check_label_names(output, names)
         for source in sources:
             with closing(source):
                 file = output / f"{source.name}.txt"
@@ -63,39 +62,8 @@ def predict(cfg: DictConfig) -> Path:
                 detections = cached_detections(cfg, source, detector, progress)
                 pipeline = Pipeline(detections, camera_motion, tracker)
                 track_video(pipeline, source, file, cfg.postprocess, progress)
-    write_label_names(output, detector)
+    write_label_names(output, names)
     return output
-
-
-def check_selection(cfg: DictConfig, folder: Path) -> None:
-    """Raise ValueError if the results in a folder are of another selection of frames, unless they may be replaced."""
-    made = saved_config(folder)
-    for key in SELECTION:
-        if key in made and made[key] != cfg[key] and not cfg.overwrite:
-            raise ValueError(f"output_dir: {folder} holds results of {key}={made[key]}, expected another folder")
-
-
-def check_label_names(folder: Path, detector: Detector | None) -> None:
-    """Raise ValueError if the labels.txt in a folder is neither the detector's nor an earlier run's."""
-    file = folder / "labels.txt"
-    if detector is None or not file.exists() or _is_of_a_detector(folder):
-        return
-    if read_text(file).splitlines() != list(detector.label_names[1:]):
-        raise ValueError(f"{file}: names other classes than the detector's, expected another output_dir")
-
-
-def write_label_names(folder: Path, detector: Detector | None) -> None:
-    """Write labels.txt, by which evaluate knows a detector's classes; that of an earlier detector does not remain."""
-    file = folder / "labels.txt"
-    if detector is not None:
-        file.write_text("".join(f"{name}\n" for name in detector.label_names[1:]), encoding="utf-8")
-    elif _is_of_a_detector(folder):
-        file.unlink(missing_ok=True)
-
-
-def _is_of_a_detector(folder: Path) -> bool:
-    """Whether the last results in a folder were made from a detector's boxes."""
-    return saved_config(folder).get("detections", "") is None
 
 
 def track_video(

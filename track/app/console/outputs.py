@@ -1,15 +1,19 @@
-"""Outputs that would destroy something: an input, another output, or a file that this program did not write."""
+"""What an output may not destroy or mix with: inputs, other outputs, files of other origin, results of other frames."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from track.app.cli import saved_config
+from track.formats.table import read_text
 from track.formats.tabular import RESULT_COLUMNS
 from track.media.video_writer import is_own_video
 
+SELECTION = ("split", "stride", "drop_rate")  # options that say which frames of a sequence are used
 RESULT_ROW = re.compile(r"\d+,\d+(,-?\d+\.\d\d){4},\d\.\d{4},-?\d+,-1,-1")
 
 
@@ -47,6 +51,40 @@ def is_own_result(file: Path) -> bool:
     except (OSError, ValueError, TypeError):
         return False
     return bool(RESULT_ROW.fullmatch(line))
+
+
+def check_selection(folder: Path, options: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Raise ValueError if the results in a folder are of other frames than `options` select, unless `overwrite`."""
+    made = saved_config(folder)
+    for key in SELECTION:
+        if key in made and made[key] != options[key] and not overwrite:
+            raise ValueError(f"{folder}: holds results of {key}={made[key]}, expected those of {key}={options[key]}")
+
+
+def check_label_names(folder: Path, names: Sequence[str] | None) -> None:
+    """Raise ValueError if the labels.txt in a folder is neither of these classes nor an earlier run's."""
+    file = folder / "labels.txt"
+    if names is None or not file.exists() or _is_of_a_detector(folder):
+        return
+    if read_text(file).splitlines() != list(names):
+        raise ValueError(f"{file}: names other classes than the detector's, expected another output_dir")
+
+
+def write_label_names(folder: Path, names: Sequence[str] | None) -> None:
+    """Write labels.txt, by which evaluate knows a detector's classes; that of an earlier detector does not remain.
+
+    names: of the labels from 1; None for detections of a file.
+    """
+    file = folder / "labels.txt"
+    if names is not None:
+        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    elif _is_of_a_detector(folder):
+        file.unlink(missing_ok=True)
+
+
+def _is_of_a_detector(folder: Path) -> bool:
+    """Whether the last results in a folder were made from a detector's boxes."""
+    return saved_config(folder).get("detections", "") is None
 
 
 def _is_same(file: Path, other: Path) -> bool:
