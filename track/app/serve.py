@@ -63,7 +63,7 @@ def serve(cfg: DictConfig) -> None:
     if cfg.password is not None:
         cfg.password = "hidden"  # in the config that is saved
     if str(cfg.host) not in LOOPBACK and not password:
-        raise ValueError(f"password: expected one with host={cfg.host}, for whoever reaches the page")
+        raise ValueError(f"password: expected one with host={cfg.host}, as anyone who reaches the page may watch")
     scene_analytics(cfg)  # raise now if a line or zone is malformed
     logging.getLogger("httpx").setLevel(logging.WARNING)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # a visitor's image of twice as many is refused
@@ -244,7 +244,7 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        pass  # somebody else's
+        pass  # another user's process
     return True
 
 

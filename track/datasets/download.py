@@ -29,12 +29,10 @@ from urllib.request import (
 )
 
 from track.checkpoint import first_line
-from track.formats.cvat import ZIP_ERRORS
+from track.formats.cvat import EXPANSION_ALLOWANCE, MAX_EXPANSION, ZIP_ERRORS
 
 CHUNK = 2**20  # bytes
 TIMEOUT = 30.0  # seconds without a byte
-MAX_EXPANSION = 20  # maximum ratio of unpacked to archive size
-EXPANSION_ALLOWANCE = 2**28  # bytes allowed in addition
 MAX_LISTING = 2**26  # bytes of a repository's listing
 MAX_ENTRIES = 1_000_000  # of an archive
 REDIRECT_HOSTS = ("huggingface.co", "hf.co", "motchallenge.net", "upenn.edu")  # and those below them

@@ -17,6 +17,7 @@ from track.formats.table import MAX_INTEGER, MAX_LENGTH
 from track.structures import MAX_COORDINATE, Detections, Tracks
 
 IGNORED_REGION = 0  # with score 0, the label of a region in which nothing is scored
+REGION_NAME = "ignored region"  # the class of such a region in formats that name classes
 MAX_SIZE = 65536  # pixels
 Row = tuple[int, int, int, float, Sequence[float]]  # frame from 1, id, label, score, box (x1, y1, x2, y2), 0-based
 

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from track.checkpoint import atomic_write, first_line
-from track.formats.annotated import AnnotatedVideo, Format, files_at, is_ignored_region, write_text
+from track.formats.annotated import REGION_NAME, AnnotatedVideo, Format, files_at, is_ignored_region, write_text
 from track.formats.footage import DEFAULT_RATE
 from track.formats.mot import (
     MotSequence,
@@ -39,7 +39,6 @@ ZIP_ERRORS = (  # what reading a damaged, encrypted or hostile zip raises
 )
 MAX_EXPANSION = 20  # times a zip's size that a file in it may have,
 EXPANSION_ALLOWANCE = 2**28  # and these bytes more
-REGION_NAME = "ignored region"  # the class of such regions in gt/labels.txt
 IMAGE_NAME = re.compile(r"img1/.*?(\d{1,15})\.(?:jpe?g|png|bmp)", re.IGNORECASE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import math
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ from track.geometry import compose_affines, is_camera_motion
 from track.structures import Detections, Tracks
 
 SPLITS = ("all", "train-half", "val-half")
+RESULT_ROW = re.compile(r"\d+,\d+(,-?\d+\.\d\d){4},\d\.\d{4},-?\d+,-1,-1")  # as `track_rows` writes it
 PEDESTRIAN = 1  # the class that is scored; also the label of rows without a class
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from track.checkpoint import first_line
 from track.formats.annotated import (
     IGNORED_REGION,
+    REGION_NAME,
     AnnotatedVideo,
     Format,
     Row,
@@ -33,7 +34,6 @@ from track.formats.footage import DEFAULT_RATE
 
 RESULT_COLUMNS = ["frame", "time", "id", "class", "x1", "y1", "x2", "y2", "score"]
 REQUIRED = [column for column in RESULT_COLUMNS if column not in ("time", "score")]
-REGION_NAME = "ignored region"
 Values = Mapping[str, Any]
 Records = Iterable[tuple[str, Values]]  # where each row is, and its values by column
 

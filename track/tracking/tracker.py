@@ -146,9 +146,9 @@ class Tracker:
         given = detections
         is_first = self._time is None
         rows = self._usable(detections)
-        self._check_classes(detections[rows])
+        labels = self._known_labels(detections[rows])
         elapsed = self._time_step(time)
-        detections = self._with_columns(detections[rows])
+        detections = self._with_columns(detections[rows], labels)
         memory = self._predict(elapsed, affine)
         predictions = self._predictions(memory, elapsed)
         matches = self.association(predictions, detections)
@@ -174,12 +174,16 @@ class Tracker:
             raise ValueError(f"time: expected more than the last frame's {self._time} s, got {now} s")
         self._time = now
         self._intervals.append(elapsed)
-        usual = median_low(self._intervals)
+        usual = self._usual_interval()
         if usual >= 5 and now == round(now) and len(self._intervals) == 5:
             warnings.warn(
                 f"frames are {usual:g} s apart: if these times are milliseconds, divide them by 1000", stacklevel=4
             )
         return elapsed * SCALED_INTERVAL / usual if usual > LONG_INTERVAL else elapsed
+
+    def _usual_interval(self) -> float:
+        """Seconds between two frames, 0 before there were two."""
+        return median_low(self._intervals) if self._intervals else 0.0
 
     def _usable(self, detections: Detections) -> Tensor:
         """(N,) the rows of the detections that are tracked."""
@@ -198,15 +202,16 @@ class Tracker:
         warnings.warn(f"{len(rows)} detections in a frame: the best {MAX_DETECTIONS} are tracked", stacklevel=4)
         return rows[scores[rows].topk(MAX_DETECTIONS).indices.sort().values]
 
-    def _check_classes(self, detections: Detections) -> None:
-        count = len(torch.cat([self._labels, detections.labels]).unique())
-        if count > MAX_CLASSES:
-            raise ValueError(f"labels: expected at most {MAX_CLASSES} classes, got {count}")
-
-    def _with_columns(self, detections: Detections) -> Detections:
-        """The detections with labels as columns of class logits, which are added for new labels: labels themselves may
-        be any numbers, and size nothing."""
+    def _known_labels(self, detections: Detections) -> Tensor:
+        """(C,) the labels so far and those of the detections, ascending."""
         labels = torch.cat([self._labels, detections.labels]).unique()
+        if len(labels) > MAX_CLASSES:
+            raise ValueError(f"labels: expected at most {MAX_CLASSES} classes, got {len(labels)}")
+        return labels
+
+    def _with_columns(self, detections: Detections, labels: Tensor) -> Detections:
+        """The detections with labels as columns of class logits, which are added for new `labels` (C,): labels
+        themselves may be any numbers, and size nothing."""
         if len(labels) > len(self._labels):
             logits = self.memory.class_logits
             widened = logits.new_zeros(len(logits), len(labels))
@@ -273,7 +278,7 @@ class Tracker:
     def _remove_lost(self, memory: TrackMemory) -> TrackMemory:
         """The memory without tracks past `max_age`, and without unconfirmed ones that were not matched at once."""
         matched = memory.time_since_update == 0
-        usual = median_low(self._intervals) if self._intervals else 0.0
+        usual = self._usual_interval()
         max_age = max(self.max_age, MIN_AGE * (SCALED_INTERVAL if usual > LONG_INTERVAL else usual))
         alive = (memory.time_since_update <= max_age) & (memory.confirmed | matched)
         return memory if bool(alive.all()) else memory[alive]

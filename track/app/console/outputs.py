@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from track.app.cli import saved_config
+from track.formats.mot import RESULT_ROW
 from track.formats.table import read_text
 from track.formats.tabular import RESULT_COLUMNS
 from track.media.video_writer import is_own_video
 
 SELECTION = ("split", "stride", "drop_rate")  # options that say which frames of a sequence are used
-RESULT_ROW = re.compile(r"\d+,\d+(,-?\d+\.\d\d){4},\d\.\d{4},-?\d+,-1,-1")
 
 
 def check_outputs(files: Sequence[Path], inputs: Iterable[object], overwrite: bool) -> None:
@@ -41,7 +40,8 @@ def is_own_result(file: Path) -> bool:
         return is_own_video(file)
     try:
         if file.suffix == ".rrd":
-            return file.open("rb").read(3) == b"RRF"  # a recording of Rerun
+            with file.open("rb") as recording:
+                return recording.read(3) == b"RRF"  # Rerun's
         with file.open(encoding="utf-8") as stream:
             line = stream.readline(1000).strip()
         if file.suffix == ".csv":
