@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = [  # each imports from those before it alone
-    *("structures", "geometry", "checkpoint", "formats", "media", "tracking", "analytics", "display", "evaluation"),
+    *(
+        "structures",
+        "geometry",
+        "checkpoint",
+        "engine",
+        "formats",
+        "media",
+        "tracking",
+        "analytics",
+        "display",
+        "evaluation",
+    ),
     *("detection", "pipeline", "datasets", "training", "app"),
 ]
 ONLY_IN = {

@@ -1,14 +1,19 @@
-"""Geometry: affine camera motion, foot points, centres, occlusion."""
+"""Geometry: affine camera motion, foot points, centres, occlusion, boxes that touch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
 from track.structures import MAX_COORDINATE
+
+DENSE_PAIRS = 10_000  # up to which all pairs of boxes are compared at once: faster than a grid
+MAX_PAIRS = 1_000_000  # of boxes in one block of `touching_boxes`
+MAX_CELLS = 256  # along each axis, of the grid in which boxes are compared
 
 
 def identity_affine() -> Tensor:
@@ -35,14 +40,14 @@ def is_camera_motion(affine: Tensor) -> Tensor:
 
     It may scale areas by a factor from 1e-6 to 1e6 and move the image by `MAX_COORDINATE`.
     """
-    area = (affine[..., 0, 0] * affine[..., 1, 1] - affine[..., 0, 1] * affine[..., 1, 0]).abs()
+    zoom = magnification(affine)
     near = (affine.abs() <= MAX_COORDINATE).all(-1).all(-1)
-    return near & (area >= 1e-6) & (area <= 1e6)
+    return near & (zoom >= 1e-3) & (zoom <= 1e3)
 
 
 def magnification(affine: Tensor) -> Tensor:
-    """() the factor by which an affine (2, 3) scales lengths: the square root of its factor for areas."""
-    return torch.linalg.det(affine[:, :2]).abs().sqrt()
+    """(...) the factor by which affines (..., 2, 3) scale lengths: the square root of the factor for areas."""
+    return (affine[..., 0, 0] * affine[..., 1, 1] - affine[..., 0, 1] * affine[..., 1, 0]).abs().sqrt()
 
 
 def foot_points(boxes: Tensor) -> Tensor:
@@ -65,3 +70,67 @@ def occluded_fraction(boxes: Tensor) -> Tensor:
     shared = (bottom_right - top_left).clamp(min=0).prod(2) / box_area(boxes).clamp(min=1)[:, None]
     nearer = boxes[:, 3] > boxes[:, None, 3]
     return torch.cat([shared * nearer, boxes.new_zeros(len(boxes), 1)], 1).amax(1)
+
+
+def touching_boxes(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The pairs of boxes that overlap or touch, as rows of `a` (N, 4) and of `b` (M, 4), xyxy pixels.
+
+    Yields rows (E,) and (E,) of one block of `a` after another, ordered by row of `a` and then of `b`. A block has
+    about `MAX_PAIRS` pairs, so that memory is bounded where all boxes overlap. Many boxes are compared within the cells
+    of a grid only, so that the cost grows with the number of pairs, not with N * M.
+    """
+    if len(a) * len(b) <= DENSE_PAIRS:
+        i, j = np.nonzero(_touch(a.T[:, :, None], b.T))
+        yield i, j
+        return
+    cell = 2 * float(np.concatenate([a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]]).mean()) + 1
+    rows_a, keys_a = _cells(a, cell)
+    rows_b, keys_b = _cells(b, cell)
+    order = np.argsort(keys_b, kind="stable")
+    rows_b, keys_b = rows_b[order], keys_b[order]
+    first = np.searchsorted(keys_b, keys_a)
+    counts = np.searchsorted(keys_b, keys_a, side="right") - first
+    total = np.cumsum(np.bincount(rows_a, counts, minlength=len(a)))
+    blocks = np.searchsorted(
+        total, np.arange(MAX_PAIRS, max(total[-1], 1) + MAX_PAIRS, MAX_PAIRS)
+    )  # rows where blocks end
+    start = 0
+    for end in np.unique(np.minimum(blocks + 1, len(a))).tolist():
+        entries = slice(*np.searchsorted(rows_a, [start, end]))
+        start = end
+        repeats = counts[entries]
+        i = np.repeat(rows_a[entries], repeats)
+        shift = first[entries] - np.concatenate([[0], repeats.cumsum()[:-1]]) if len(repeats) else first[entries]
+        j = rows_b[np.arange(len(i)) + np.repeat(shift, repeats)]
+        touching = _touch(a[i].T, b[j].T)
+        pairs = np.unique(i[touching] * len(b) + j[touching])  # ordered, and once each: boxes may share several cells
+        yield np.divmod(pairs, len(b))
+
+
+def paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(E,) intersection over union of each box of `a` (E, 4) with that of `b` (E, 4), 0 for boxes without area."""
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    shared = sides.clip(0).prod(1)
+    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared
+    return shared / np.where(union > 0, union, 1)
+
+
+def _touch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(...) bool, whether boxes (4, ...) overlap or touch."""
+    along_x = (a[0] <= b[2]) & (b[0] <= a[2])
+    return np.logical_and(along_x, (a[1] <= b[3]) & (b[1] <= a[3]), out=along_x)
+
+
+def _cells(boxes: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of boxes (N, 4), ascending, and the keys of the grid's cells that each covers; size: of a cell, pixels.
+
+    A box covers at most `MAX_CELLS` along each axis: cells are taken modulo that, so that far cells may share a key.
+    """
+    low, high = np.floor(boxes[:, :2] / size).astype(np.int64), np.floor(boxes[:, 2:] / size).astype(np.int64)
+    sides = np.minimum(high - low + 1, MAX_CELLS)
+    counts = sides.prod(1)
+    rows = np.repeat(np.arange(len(boxes)), counts)
+    step = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+    x = (low[rows, 0] + step % sides[rows, 0]) % MAX_CELLS
+    y = (low[rows, 1] + step // sides[rows, 0]) % MAX_CELLS
+    return rows, y * MAX_CELLS + x

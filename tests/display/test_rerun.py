@@ -78,7 +78,7 @@ def test_every_frame_is_written_with_its_number(tmp_path: Path) -> None:
 def test_boxes_are_those_of_the_tracker_and_the_detector(tmp_path: Path) -> None:
     steps, rows = record(tmp_path / "a.rrd", crossing(20))
     for step, *logged in zip(steps, rows["/frame/tracks"], rows["/frame/detections"], strict=True):
-        for boxes, row in zip((step.tracks.boxes, step.trace.detections.boxes), logged, strict=True):
+        for boxes, row in zip((step.tracks.boxes, torch.from_numpy(step.trace.detections.boxes)), logged, strict=True):
             halves = torch.tensor([[*c, *h] for c, h in zip(row["centers"], row["half_sizes"], strict=True)])
             expected = box_convert(boxes, "xyxy", "cxcywh") * torch.tensor([1, 1, 0.5, 0.5])
             torch.testing.assert_close(halves.reshape(-1, 4), expected)
@@ -96,8 +96,8 @@ def test_a_predictions_label_has_its_best_affinities_and_its_match(tmp_path: Pat
     for (_, trace), row in zip(steps[1:-1], rows["/frame/predictions"][1:-1], strict=True):
         matched = dict(zip(trace.matches.tracks.tolist(), trace.matches.detections.tolist(), strict=True))
         for track, (identity, label) in enumerate(zip(trace.ids.tolist(), row["labels"], strict=True)):
-            best = int(trace.matches.affinity[track].argmax())
-            start = f"{identity}, 0.10 s | #{best}: {float(trace.matches.affinity[track, best]):+.2f}"
+            affinity = trace.matches.table(2, 2)[track]
+            start = f"{identity}, 0.10 s | #{affinity.argmax()}: {affinity.max():+.2f}"
             assert label.startswith(start)
             assert label.endswith(f"| matched to #{matched[track]}")
     assert rows["/frame/predictions"][-1]["labels"] == [f"{i}, 0.10 s | none possible | unmatched" for i in (1, 2)]
@@ -105,16 +105,16 @@ def test_a_predictions_label_has_its_best_affinities_and_its_match(tmp_path: Pat
 
 def test_a_detections_label_has_its_track_or_says_that_it_starts_one(tmp_path: Path) -> None:
     steps, rows = record(tmp_path / "a.rrd", crossing(3))
-    affinity = float(steps[1].trace.matches.affinity[0, 0])
+    affinity = steps[1].trace.matches.table(2, 2)[0, 0]
     assert rows["/frame/detections"][0]["labels"] == [f"#{row} 0.90 | none possible | new" for row in (0, 1)]
     assert rows["/frame/detections"][1]["labels"][0] == f"#0 0.90 | 1: {affinity:+.2f} | matched to 1"
 
 
 def test_the_table_has_every_affinity_and_the_matches_in_bold(tmp_path: Path) -> None:
     steps, rows = record(tmp_path / "a.rrd", crossing(20))
-    t = next(t for t, (_, trace) in enumerate(steps) if trace.matches.affinity.isfinite().sum() == 4)
+    t = next(t for t, (_, trace) in enumerate(steps) if len(trace.matches.affinity) == 4)
     lines = [line.strip("| ").split(" | ") for line in rows["/affinity"][t]["text"][0].splitlines()]
-    (a, b), (c, d) = steps[t].trace.matches.affinity.tolist()
+    (a, b), (c, d) = steps[t].trace.matches.table(2, 2).tolist()
     assert lines == [
         ["#0", "#1"],
         ["---"] * 3,
@@ -127,8 +127,8 @@ def test_the_uncertainty_is_two_standard_deviations_of_an_edge_around_the_predic
     steps, rows = record(tmp_path / "a.rrd", crossing(20))
     for (_, trace), *logged in zip(steps, rows["/frame/predictions"], rows["/frame/uncertainty"], strict=True):
         inner, outer = (extent(row["strips"]) for row in logged)
-        torch.testing.assert_close(inner, trace.predictions.boxes)
-        variance = trace.predictions.sigma.square()
+        torch.testing.assert_close(inner, torch.from_numpy(trace.predictions.boxes))
+        variance = torch.from_numpy(trace.predictions.sigma).square()
         edge = (variance[:, :2] + variance[:, 2:] / 4).sqrt()
         torch.testing.assert_close(outer - inner, torch.cat([-2 * edge, 2 * edge], 1), rtol=1e-3, atol=1e-3)
 

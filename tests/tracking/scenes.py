@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from track.structures import Detections
-from track.tracking.association import TrackPredictions
+from track.tracking.association import FrameDetections, TrackPredictions
 from track.tracking.motion import Motion
 from track.tracking.recurrent import RecurrentMotion
 
@@ -30,16 +31,20 @@ def observe_moving_boxes(motion: Motion, frames: int = 6, elapsed: float = 1 / 3
 def predictions_of(motion: RecurrentMotion, boxes: Tensor = NEIGHBOURS, sigma: float = 1.0) -> TrackPredictions:
     """Confirmed tracks that were at `boxes` in the previous frame and are predicted to stay there."""
     count = len(boxes)
-    state = motion.initiate(boxes, torch.ones(count))
+    state = motion.predict(motion.initiate(boxes, torch.ones(count)), torch.full((count,), 1 / 30))
     return TrackPredictions(
-        boxes=boxes,
-        sigma=torch.full_like(boxes, sigma),
-        state=motion.predict(state, torch.full((count,), 1 / 30)),
-        labels=torch.ones(count, dtype=torch.long),
-        class_logits=torch.tensor([0.0, 9.0]).expand(count, 2),
-        scores=torch.full((count,), 0.9),
-        hits=torch.full((count,), 5),
-        time_since_update=torch.full((count,), 1 / 30),
-        confirmed=torch.ones(count, dtype=torch.bool),
-        matched_last_frame=torch.ones(count, dtype=torch.bool),
+        boxes=boxes.numpy(),
+        sigma=np.full((count, 4), sigma, np.float32),
+        state=state.numpy(),
+        class_logits=np.tile(np.float32([0, 9]), (count, 1)),
+        scores=np.full(count, 0.9, np.float32),
+        hits=np.full(count, 5),
+        time_since_update=np.full(count, 1 / 30, np.float32),
+        confirmed=np.ones(count, bool),
+        matched_last_frame=np.ones(count, bool),
     )
+
+
+def arrays(detections: Detections) -> FrameDetections:
+    """The detections as the association takes them."""
+    return FrameDetections(detections.boxes.numpy(), detections.scores.numpy(), detections.labels.numpy())

@@ -2,11 +2,23 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
+from tests.tracking.scenes import arrays
 from track.structures import Detections
-from track.tracking.association import ByteAssociation, TrackPredictions, assign, height_iou, iou
+from track.tracking.association import (
+    Affinity,
+    ByteAssociation,
+    Matches,
+    TrackPredictions,
+    assign,
+    assign_pairs,
+    height_iou,
+    iou,
+)
 
 BOX = [[0.0, 0, 10, 10]]
 
@@ -15,19 +27,25 @@ def make_tracks(
     boxes: list[list[float]], label: int = 1, confirmed: bool = True, matched_last_frame: bool = True
 ) -> TrackPredictions:
     count = len(boxes)
-    table = torch.tensor(boxes).reshape(-1, 4)
+    table = np.asarray(boxes, np.float32).reshape(-1, 4)
+    logits = np.zeros((count, 4), np.float32)
+    logits[:, label] = 1
     return TrackPredictions(
         boxes=table,
-        sigma=torch.ones_like(table),
-        state=torch.zeros(count, 0),
-        labels=torch.full((count,), label),
-        class_logits=torch.zeros(count, 4),
-        scores=torch.full((count,), 0.9),
-        hits=torch.full((count,), 5),
-        time_since_update=torch.full((count,), 1 / 30),
-        confirmed=torch.full((count,), confirmed),
-        matched_last_frame=torch.full((count,), matched_last_frame),
+        sigma=np.ones_like(table),
+        state=np.zeros((count, 0), np.float32),
+        class_logits=logits,
+        scores=np.full(count, 0.9, np.float32),
+        hits=np.full(count, 5),
+        time_since_update=np.full(count, 1 / 30, np.float32),
+        confirmed=np.full(count, confirmed),
+        matched_last_frame=np.full(count, matched_last_frame),
     )
+
+
+def byte_matches(tracks: TrackPredictions, rows: list[list[float]], affinity: Affinity = height_iou) -> Matches:
+    [matches] = ByteAssociation(affinity)([(tracks, arrays(Detections.from_rows(rows)))])
+    return matches
 
 
 @pytest.mark.parametrize(
@@ -58,15 +76,28 @@ def test_assignment_without_rows_or_columns_is_empty() -> None:
         assert [len(index) for index in assign(torch.zeros(shape), 0.1)] == [0, 0]
 
 
-def test_iou_is_impossible_across_classes() -> None:
-    detections = Detections.from_rows([[0, 0, 10, 10, 0.9, 1], [0, 0, 10, 5, 0.9, 1], [0, 0, 10, 10, 0.9, 2]])
-    assert iou(make_tracks(BOX), detections).tolist() == [[1, 0.5, -torch.inf]]
+def test_pairs_of_different_classes_are_impossible() -> None:
+    rows = [[0, 0, 10, 10, 0.9, 1], [0, 0, 10, 5, 0.9, 1], [0, 0, 10, 10, 0.9, 2]]
+    assert byte_matches(make_tracks(BOX), rows, iou).table(1, 3).tolist() == [[1, 0.5, -np.inf]]
 
 
 def test_height_iou_prefers_the_same_height() -> None:
-    detections = Detections.from_rows([[5, 0, 15, 10, 0.9, 1], [0, 5, 10, 15, 0.9, 1], [0, 0, 10, 10, 0.9, 2]])
-    affinity = height_iou(make_tracks(BOX), detections)[0]
-    torch.testing.assert_close(affinity, torch.tensor([1 / 3, 1 / 9, -torch.inf]))
+    detections = np.float32([[5, 0, 15, 10], [0, 5, 10, 15]])
+    np.testing.assert_allclose(height_iou(np.float32(BOX * 2), detections), [1 / 3, 1 / 9], rtol=1e-6)
+
+
+def test_groups_of_pairs_are_assigned_as_one_table_would_be() -> None:
+    chance = np.random.default_rng(0)
+    for rows, columns, count in ((300, 280, 900), (2000, 1800, 3000), (200, 200, 20_000)):
+        cells = np.sort(chance.choice(rows * columns, count, replace=False))
+        i, j = np.divmod(cells, columns)
+        gain = chance.normal(0.5, 1, count)
+        table = np.zeros((rows, columns))
+        table[i, j] = gain.clip(0)
+        best = table[linear_sum_assignment(table, maximize=True)].sum()
+        chosen = assign_pairs(i, j, gain)
+        assert len(set(i[chosen])) == len(set(j[chosen])) == len(chosen)
+        np.testing.assert_allclose(gain[chosen].sum(), best)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +113,14 @@ def test_height_iou_prefers_the_same_height() -> None:
 def test_byte_matches_low_score_detections_only_to_confirmed_tracks_matched_last_frame(
     score: float, flags: dict[str, bool], matched: int
 ) -> None:
-    detections = Detections.from_rows([[0, 1, 10, 10, score, 1]])
-    assert len(ByteAssociation()(make_tracks(BOX, **flags), detections).tracks) == matched
+    assert len(byte_matches(make_tracks(BOX, **flags), [[0, 1, 10, 10, score, 1]]).tracks) == matched
 
 
 def test_byte_matches_a_track_to_the_confident_detection_first() -> None:
-    detections = Detections.from_rows([[0, 0, 10, 10, 0.5, 1], [0, 3, 10, 13, 0.8, 1]])
-    assert ByteAssociation()(make_tracks(BOX), detections).detections.tolist() == [1]
+    rows = [[0, 0, 10, 10, 0.5, 1], [0, 3, 10, 13, 0.8, 1]]
+    assert byte_matches(make_tracks(BOX), rows).detections.tolist() == [1]
 
 
 def test_byte_starts_tracks_on_unmatched_detections_of_high_score() -> None:
-    detections = Detections.from_rows([[0, 0, 10, 10, 0.9, 1], [50, 0, 60, 10, 0.9, 1], [90, 0, 99, 10, 0.6, 1]])
-    assert ByteAssociation()(make_tracks(BOX), detections).new_tracks.tolist() == [1]
+    rows = [[0, 0, 10, 10, 0.9, 1], [50, 0, 60, 10, 0.9, 1], [90, 0, 99, 10, 0.6, 1]]
+    assert byte_matches(make_tracks(BOX), rows).new_tracks.tolist() == [1]

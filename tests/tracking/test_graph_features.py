@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.tracking.scenes import DETECTED, NEIGHBOURS, predictions_of
+from tests.tracking.scenes import DETECTED, NEIGHBOURS, arrays, predictions_of
 from track.structures import Detections
 from track.tracking.graph_features import (
     DETECTION_FEATURES,
@@ -14,13 +14,15 @@ from track.tracking.graph_features import (
     PAIR_FEATURES,
     TRACK_FEATURES,
     Graph,
+    GraphFeatures,
     build_graph,
     collate_graphs,
 )
 from track.tracking.recurrent import HISTORY, RecurrentMotion
 
 MOTION = RecurrentMotion(hidden=8).eval().requires_grad_(False)
-GRAPH = build_graph(MOTION, predictions_of(MOTION), DETECTED)
+FEATURES = GraphFeatures(MOTION)
+GRAPH = build_graph(FEATURES, predictions_of(MOTION), arrays(DETECTED))
 
 
 def pairs_of(graph: Graph) -> list[tuple[int, int]]:
@@ -33,15 +35,15 @@ def named(layout: dict[str, int], features: torch.Tensor) -> dict[str, torch.Ten
 
 def test_pairs_are_within_reach_and_of_similar_height() -> None:
     assert pairs_of(GRAPH) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)]
-    uncertain = build_graph(MOTION, predictions_of(MOTION, sigma=50.0), DETECTED)
+    uncertain = build_graph(FEATURES, predictions_of(MOTION, sigma=50.0), arrays(DETECTED))
     assert len(uncertain.i) == 9
     child = Detections.from_rows([[0, 0, 20, 14, 0.9, 1]])
-    assert len(build_graph(MOTION, predictions_of(MOTION), child).i) == 0
+    assert len(build_graph(FEATURES, predictions_of(MOTION), arrays(child)).i) == 0
 
 
 def test_the_graph_does_not_depend_on_the_scale_of_the_image() -> None:
     detections = replace(DETECTED, boxes=3 * DETECTED.boxes)
-    scaled = build_graph(MOTION, predictions_of(MOTION, 3 * NEIGHBOURS, 3.0), detections)
+    scaled = build_graph(FEATURES, predictions_of(MOTION, 3 * NEIGHBOURS, 3.0), arrays(detections))
     for a, b in zip(vars(GRAPH).values(), vars(scaled).values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
@@ -54,7 +56,9 @@ def test_lags_fit_in_the_history() -> None:
 def test_nodes_have_the_declared_columns() -> None:
     memory, features = GRAPH.tracks.split([MOTION.feature_size, sum(TRACK_FEATURES.values())], 1)
     parts = named(TRACK_FEATURES, features)
-    torch.testing.assert_close(memory, MOTION.track_features(predictions_of(MOTION).state, _cxcywh(NEIGHBOURS)))
+    torch.testing.assert_close(
+        memory, MOTION.track_features(torch.from_numpy(predictions_of(MOTION).state), _cxcywh(NEIGHBOURS))
+    )
     torch.testing.assert_close(parts["score"], torch.full((3, 1), 0.9))
     torch.testing.assert_close(parts["log steps"], torch.full((3, 1), 2.0).log())
     torch.testing.assert_close(parts["log hits"], torch.full((3, 1), 1.5).log())
@@ -103,7 +107,7 @@ def test_pairs_have_the_declared_columns() -> None:
 
 
 def test_a_collated_graph_holds_the_graphs_with_shifted_rows() -> None:
-    other = build_graph(MOTION, predictions_of(MOTION, NEIGHBOURS[:1]), DETECTED[:2])
+    other = build_graph(FEATURES, predictions_of(MOTION, NEIGHBOURS[:1]), arrays(DETECTED[:2]))
     both = collate_graphs([GRAPH, other])
     assert pairs_of(both) == [*pairs_of(GRAPH), (3, 3), (3, 4)]
     for name in ("tracks", "detections", "pairs"):
@@ -112,7 +116,7 @@ def test_a_collated_graph_holds_the_graphs_with_shifted_rows() -> None:
 
 @pytest.mark.parametrize(("tracks", "detections"), [(0, 0), (0, 3), (3, 0)])
 def test_a_graph_without_tracks_or_detections_has_no_pairs(tracks: int, detections: int) -> None:
-    graph = build_graph(MOTION, predictions_of(MOTION, NEIGHBOURS[:tracks]), DETECTED[:detections])
+    graph = build_graph(FEATURES, predictions_of(MOTION, NEIGHBOURS[:tracks]), arrays(DETECTED[:detections]))
     assert graph.tracks.shape == (tracks, GRAPH.tracks.shape[1])
     assert graph.detections.shape == (detections, sum(DETECTION_FEATURES.values()))
     assert graph.pairs.shape == (0, sum(PAIR_FEATURES.values()))

@@ -5,9 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tracking.scenes import DETECTED, NEIGHBOURS, predictions_of
+from tests.tracking.scenes import DETECTED, NEIGHBOURS, arrays, predictions_of
 from track.structures import Detections
-from track.tracking.graph_features import DETECTION_FEATURES, PAIR_FEATURES, Graph, build_graph, collate_graphs
+from track.tracking.graph_features import (
+    DETECTION_FEATURES,
+    PAIR_FEATURES,
+    Graph,
+    GraphFeatures,
+    build_graph,
+    collate_graphs,
+)
 from track.tracking.graph_network import (
     AssociationLogits,
     GraphAssociation,
@@ -23,7 +30,7 @@ NETWORK = MessagePassing(MOTION.feature_size, 16).eval().requires_grad_(False)
 
 
 def graph_of(boxes: torch.Tensor = NEIGHBOURS, detections: Detections = DETECTED) -> Graph:
-    return build_graph(MOTION, predictions_of(MOTION, boxes), detections)
+    return build_graph(GraphFeatures(MOTION), predictions_of(MOTION, boxes), arrays(detections))
 
 
 def as_table(graph: Graph, values: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
@@ -81,14 +88,14 @@ FIXED = GraphAssociation(MOTION, FixedLogits())  # type: ignore[arg-type]
 
 def test_pairs_are_assigned_by_their_logits_and_unmatched_objects_start_tracks() -> None:
     unmatched = Detections.from_rows([[400, 0, 420, 40, 0.9, 1], [500, 0, 520, 40, 0.4, 1]])
-    matches = FIXED(predictions_of(MOTION), Detections.cat([DETECTED, unmatched]))
+    [matches] = FIXED([(predictions_of(MOTION), arrays(Detections.cat([DETECTED, unmatched])))])
     assert sorted(zip(matches.tracks.tolist(), matches.detections.tolist(), strict=True)) == [(0, 1), (1, 0), (2, 2)]
     assert matches.new_tracks.tolist() == [3]
 
 
 @pytest.mark.parametrize(("tracks", "detections"), [(0, 0), (0, 3), (3, 0)])
 def test_frames_without_tracks_or_detections_pass_through(tracks: int, detections: int) -> None:
-    matches = FIXED(predictions_of(MOTION, NEIGHBOURS[:tracks]), DETECTED[:detections])
+    [matches] = FIXED([(predictions_of(MOTION, NEIGHBOURS[:tracks]), arrays(DETECTED[:detections]))])
     assert len(matches.tracks) == 0
     assert matches.new_tracks.tolist() == [0, 1, 2][:detections]
     logits = NETWORK(graph_of(NEIGHBOURS[:tracks], DETECTED[:detections]))

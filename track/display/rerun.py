@@ -73,8 +73,8 @@ class RerunViewer:
         for entity, content in {
             "frame/image": rr.Image(frame.image.permute(1, 2, 0).contiguous().numpy()).compress(JPEG_QUALITY),
             "frame/tracks": _boxes(tracks.boxes, captions, [colour_of(i) for i in ids]),
-            "frame/detections": _boxes(detections.boxes, _detection_labels(trace)),
-            "frame/predictions": _outlines(trace.predictions.boxes, prediction_labels, colours),
+            "frame/detections": _boxes(torch.from_numpy(detections.boxes), _detection_labels(trace)),
+            "frame/predictions": _outlines(torch.from_numpy(trace.predictions.boxes), prediction_labels, colours),
             "frame/uncertainty": _outlines(_uncertain_boxes(trace.predictions), prediction_labels, colours),
             "affinity": rr.TextDocument(_affinity_table(trace), media_type=rr.MediaType.MARKDOWN),
         }.items():
@@ -126,9 +126,9 @@ def _uncertain_boxes(predictions: TrackPredictions) -> Tensor:
 
     An edge is the centre plus or minus half the size, so its variance is the centre's plus a quarter of the size's.
     """
-    centre, size = predictions.sigma.split(2, 1)
+    centre, size = torch.from_numpy(predictions.sigma).split(2, 1)
     margin = SIGMAS * torch.hypot(centre, size / 2)
-    return predictions.boxes + torch.cat([-margin, margin], 1)
+    return torch.from_numpy(predictions.boxes) + torch.cat([-margin, margin], 1)
 
 
 def _prediction_labels(trace: AssociationTrace) -> list[str]:
@@ -137,7 +137,7 @@ def _prediction_labels(trace: AssociationTrace) -> list[str]:
     The age is that of its last detection, in seconds.
     """
     outcomes = {track: f"matched to #{row}" for track, row in _matched_pairs(trace)}
-    best = _best(trace.matches.affinity, [f"#{row}" for row in range(len(trace.detections))])
+    best = _best(_affinities(trace), [f"#{row}" for row in range(len(trace.detections.boxes))])
     ages = trace.predictions.time_since_update.tolist()
     return [
         f"{identity}, {age:.2f} s | {affinities} | {outcomes.get(track, 'unmatched')}"
@@ -150,7 +150,7 @@ def _detection_labels(trace: AssociationTrace) -> list[str]:
     ids = trace.ids.tolist()
     outcomes = dict.fromkeys(trace.matches.new_tracks.tolist(), "new")
     outcomes |= {row: f"matched to {ids[track]}" for track, row in _matched_pairs(trace)}
-    best = _best(trace.matches.affinity.T, ids)
+    best = _best(_affinities(trace).T, ids)
     scores = trace.detections.scores.tolist()
     return [
         f"#{row} {score:.2f} | {affinities} | {outcomes.get(row, 'unmatched')}"
@@ -167,13 +167,18 @@ def _best(affinity: Tensor, names: Sequence[object]) -> list[str]:
 
 def _affinity_table(trace: AssociationTrace) -> str:
     """The affinities in Markdown: one row per live track, one column per detection, matches in bold."""
-    cells = [[f"{v:+.2f}" if v > -torch.inf else "" for v in row] for row in trace.matches.affinity.tolist()]
+    cells = [[f"{v:+.2f}" if v > -torch.inf else "" for v in row] for row in _affinities(trace).tolist()]
     for track, row in _matched_pairs(trace):
         cells[track][row] = f"**{cells[track][row]}**"
-    columns, new_tracks = range(len(trace.detections)), trace.matches.new_tracks.tolist()
+    columns, new_tracks = range(len(trace.detections.boxes)), trace.matches.new_tracks.tolist()
     rows = [["", *(f"#{row} new" if row in new_tracks else f"#{row}" for row in columns)], ["---"] * (1 + len(columns))]
     rows += [[str(i), *values] for i, values in zip(trace.ids.tolist(), cells, strict=True)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _affinities(trace: AssociationTrace) -> Tensor:
+    """(T, D) of all pairs, -inf where no match was possible."""
+    return torch.from_numpy(trace.matches.table(len(trace.ids), len(trace.detections.boxes)))
 
 
 def _matched_pairs(trace: AssociationTrace) -> list[tuple[int, int]]:

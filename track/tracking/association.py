@@ -6,15 +6,31 @@ Detection Box" (ECCV 2022): confident detections first, then the remaining track
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-import torch
+import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
-from torchvision.ops import box_iou
 
-from track.structures import Detections
+from track.geometry import paired_iou, touching_boxes
+
+DENSE_TABLE = 4_000  # cells, up to which one table holds all pairs to assign
+BLOCK_ROWS = 32  # of the tables that larger frames are assigned in
+
+
+class FrameDetections(NamedTuple):
+    """The detections of one frame that are tracked: boxes (D, 4) and scores (D,) float32, labels (D,) int64.
+
+    Labels are columns of the tracks' class logits.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -22,22 +38,26 @@ class TrackPredictions:
     """The live tracks, predicted to the time of the current frame, one row per track.
 
     boxes: (T, 4) predicted boxes, xyxy pixels. sigma: (T, 4) their standard deviations as centre x, centre y, width and
-    height, pixels. state: (T, S) the motion model's. labels: (T,). class_logits: (T, C) per class, nats. scores: (T,)
-    of the last detection. hits: (T,) number of detections so far. time_since_update: (T,) seconds from the last
-    detection to this frame. confirmed: (T,) bool, whether the track was ever reported. matched_last_frame: (T,) bool,
-    whether it had a detection in the previous frame.
+    height, pixels. state: (T, S) the motion model's. class_logits: (T, C) per class, nats. scores: (T,) of the last
+    detection. hits: (T,) number of detections so far. time_since_update: (T,) seconds from the last detection to this
+    frame. confirmed: (T,) bool, whether the track was ever reported. matched_last_frame: (T,) bool, whether it had a
+    detection in the previous frame.
     """
 
-    boxes: Tensor
-    sigma: Tensor
-    state: Tensor
-    labels: Tensor
-    class_logits: Tensor
-    scores: Tensor
-    hits: Tensor
-    time_since_update: Tensor
-    confirmed: Tensor
-    matched_last_frame: Tensor
+    boxes: np.ndarray
+    sigma: np.ndarray
+    state: np.ndarray
+    class_logits: np.ndarray
+    scores: np.ndarray
+    hits: np.ndarray
+    time_since_update: np.ndarray
+    confirmed: np.ndarray
+    matched_last_frame: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(T,) the likeliest class, as column of `class_logits`."""
+        return self.class_logits.argmax(1)
 
 
 @dataclass(frozen=True)
@@ -45,61 +65,87 @@ class Matches:
     """The outcome of association in one frame.
 
     tracks, detections: (M,) rows that are matched, each at most once. new_tracks: (K,) rows of detections that start a
-    track. affinity: (T, D) that the matches were chosen by, in the association's own unit; larger is better, -inf means
-    impossible.
+    track. i, j: (E,) rows of the tracks and detections that might have been matched, and affinity: (E,) that the
+    matches were chosen by, in the association's own unit; larger is better.
     """
 
-    tracks: Tensor
-    detections: Tensor
-    new_tracks: Tensor
-    affinity: Tensor
+    tracks: np.ndarray
+    detections: np.ndarray
+    new_tracks: np.ndarray
+    i: np.ndarray
+    j: np.ndarray
+    affinity: np.ndarray
+
+    def table(self, tracks: int, detections: int) -> np.ndarray:
+        """(tracks, detections) affinities, -inf where no match was possible."""
+        table = np.full((tracks, detections), -np.inf, np.float32)
+        table[self.i, self.j] = self.affinity
+        return table
 
 
 class Affinity(Protocol):
-    """Measures how well each detection fits each track."""
+    """Measures how well detections fit tracks."""
 
-    def __call__(self, tracks: TrackPredictions, detections: Detections) -> Tensor:
-        """(T, D) affinities; larger is better, -inf means impossible."""
+    def __call__(self, tracks: np.ndarray, detections: np.ndarray) -> np.ndarray:
+        """(E,) affinities of pairs, from predicted boxes (E, 4) and detected boxes (E, 4); larger is better, 0 is
+        impossible."""
         ...
 
 
 class Association(Protocol):
     """Decides which detections continue which track, and which start a new one."""
 
-    def __call__(self, tracks: TrackPredictions, detections: Detections) -> Matches:
-        """The matches of one frame, as rows of `tracks` and `detections`."""
+    def __call__(self, frames: Sequence[tuple[TrackPredictions, FrameDetections]]) -> list[Matches]:
+        """The matches of one frame of each video, as rows of its tracks and detections."""
         ...
 
 
-def iou(tracks: TrackPredictions, detections: Detections) -> Tensor:
-    """(T, D) intersection over union of predicted and detected boxes, -inf across classes."""
-    overlap = box_iou(tracks.boxes, detections.boxes).nan_to_num(0.0)
-    return _within_class(overlap, tracks, detections)
+def iou(tracks: np.ndarray, detections: np.ndarray) -> np.ndarray:
+    """(E,) intersection over union of predicted boxes (E, 4) and detected boxes (E, 4)."""
+    return paired_iou(tracks, detections)
 
 
-def height_iou(tracks: TrackPredictions, detections: Detections) -> Tensor:
-    """(T, D) IoU times the IoU of the vertical extents, which tells people at different depths apart.
+def height_iou(tracks: np.ndarray, detections: np.ndarray) -> np.ndarray:
+    """(E,) IoU times the IoU of the vertical extents, which tells people at different depths apart.
 
     Yang et al., "Hybrid-SORT: Weak Cues Matter for Online Multi-Object Tracking" (AAAI 2024).
     """
-    track_top, track_bottom = tracks.boxes[:, 1::2, None].unbind(1)
-    top, bottom = detections.boxes[:, 1::2].unbind(1)
-    shared = (torch.minimum(track_bottom, bottom) - torch.maximum(track_top, top)).clamp(min=0)
-    span = (torch.maximum(track_bottom, bottom) - torch.minimum(track_top, top)).clamp(min=1e-6)
-    overlap = box_iou(tracks.boxes, detections.boxes).nan_to_num(0.0)
-    return _within_class(overlap * (shared / span), tracks, detections)
+    shared = np.minimum(tracks[:, 3], detections[:, 3]) - np.maximum(tracks[:, 1], detections[:, 1])
+    span = np.maximum(tracks[:, 3], detections[:, 3]) - np.minimum(tracks[:, 1], detections[:, 1])
+    return paired_iou(tracks, detections) * (shared.clip(0) / span.clip(1e-6))
 
 
 def assign(affinity: Tensor, minimum: float) -> tuple[Tensor, Tensor]:
     """Rows (M,) and columns (M,) of the best assignment among the pairs whose affinity exceeds `minimum`.
 
-    affinity: (T, D). A pair is worth `affinity - minimum`, an unmatched row or column 0, and the total is maximal; so
-    a doubtful match never displaces a good one.
+    affinity: (T, D). See `assign_pairs`.
     """
-    gain = (affinity - minimum).clamp(min=0).double()
-    rows, columns = (torch.as_tensor(index) for index in linear_sum_assignment(gain.numpy(), maximize=True))
-    matched = gain[rows, columns] > 0
-    return rows[matched], columns[matched]
+    i, j = (affinity > minimum).nonzero(as_tuple=True)
+    chosen = assign_pairs(i.numpy(), j.numpy(), affinity[i, j].double().numpy() - minimum)
+    return i[chosen], j[chosen]
+
+
+def assign_pairs(i: np.ndarray, j: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """(M,) which pairs are chosen, each i and each j at most once, so that their total gain is maximal.
+
+    i, j: (E,) rows of two sets. gain: (E,) of the pair over leaving both alone; pairs without a gain are not chosen, so
+    that a doubtful match never displaces a good one. Frames that are large fall apart into groups that share no row,
+    which are assigned one after another: the result is the same, the cost grows with their number.
+    """
+    useful = np.flatnonzero(gain > 0)
+    i, j, gain = i[useful], j[useful], gain[useful]
+    if not len(i):
+        return useful
+    rows, columns = int(i.max()) + 1, int(j.max()) + 1
+    if rows * columns <= DENSE_TABLE:
+        return useful[_assign_table(i, j, gain, rows, columns)]
+    alone = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)
+    chosen = [np.flatnonzero(alone)]
+    for block in _blocks(i, j, np.flatnonzero(~alone)):
+        _, r = np.unique(i[block], return_inverse=True)
+        _, c = np.unique(j[block], return_inverse=True)
+        chosen.append(block[_assign_table(r, c, gain[block], int(r.max()) + 1, int(c.max()) + 1)])
+    return useful[np.sort(np.concatenate(chosen))]
 
 
 class ByteAssociation:
@@ -130,28 +176,65 @@ class ByteAssociation:
         self.min_new_track = min_new_track
         self.new_track_score = new_track_score
 
-    def __call__(self, tracks: TrackPredictions, detections: Detections) -> Matches:
+    def __call__(self, frames: Sequence[tuple[TrackPredictions, FrameDetections]]) -> list[Matches]:
         """See `Association`."""
-        affinity = self.affinity(tracks, detections)
-        weighted = affinity * detections.scores
+        return [self._match(tracks, detections) for tracks, detections in frames]
+
+    def _match(self, tracks: TrackPredictions, detections: FrameDetections) -> Matches:
+        i, j, affinity = self._pairs(tracks, detections)
+        weighted = affinity * detections.scores[j]
         high = detections.scores >= self.high_score
-        free_tracks = torch.ones(len(tracks.boxes), dtype=torch.bool)
-        free_detections = torch.ones(len(detections), dtype=torch.bool)
-        pairs: list[tuple[Tensor, Tensor]] = []
+        free_tracks = np.ones(len(tracks.boxes), bool)
+        free_detections = np.ones(len(high), bool)
+        matched = []
         for values, minimum, stage_tracks, stage_detections in (
             (weighted, self.min_first, tracks.confirmed, high),
             (affinity, self.min_second, tracks.confirmed & tracks.matched_last_frame, ~high),
             (weighted, self.min_new_track, ~tracks.confirmed, high),
         ):
-            rows = (stage_tracks & free_tracks).nonzero()[:, 0]
-            columns = (stage_detections & free_detections).nonzero()[:, 0]
-            i, j = assign(values[rows][:, columns], minimum)
-            pairs.append((rows[i], columns[j]))
-            free_tracks[rows[i]] = False
-            free_detections[columns[j]] = False
-        new_tracks = (free_detections & (detections.scores >= self.new_track_score)).nonzero()[:, 0]
-        return Matches(torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs]), new_tracks, affinity)
+            pairs = np.flatnonzero((stage_tracks & free_tracks)[i] & (stage_detections & free_detections)[j])
+            pairs = pairs[assign_pairs(i[pairs], j[pairs], values[pairs].astype(np.float64) - minimum)]
+            free_tracks[i[pairs]] = False
+            free_detections[j[pairs]] = False
+            matched.append(pairs)
+        pairs = np.concatenate(matched)
+        new_tracks = np.flatnonzero(free_detections & (detections.scores >= self.new_track_score))
+        return Matches(i[pairs], j[pairs], new_tracks, i, j, affinity)
+
+    def _pairs(self, tracks: TrackPredictions, detections: FrameDetections) -> tuple[np.ndarray, ...]:
+        """Rows (E,) of tracks and of detections of the same class whose boxes meet, and their affinities (E,)."""
+        blocks = []
+        for i, j in touching_boxes(tracks.boxes, detections.boxes):
+            same = tracks.labels[i] == detections.labels[j]
+            i, j = i[same], j[same]
+            affinity = self.affinity(tracks.boxes[i], detections.boxes[j])
+            possible = affinity > 0
+            blocks.append((i[possible], j[possible], affinity[possible]))
+        return tuple(np.concatenate(column) for column in zip(*blocks, strict=True))
 
 
-def _within_class(affinity: Tensor, tracks: TrackPredictions, detections: Detections) -> Tensor:
-    return affinity.masked_fill(tracks.labels[:, None] != detections.labels, -torch.inf)
+def _blocks(i: np.ndarray, j: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
+    """The pairs in blocks that share no i and no j, each of some `BLOCK_ROWS` rows or of one group that hangs
+    together."""
+    if not len(pairs):
+        return []
+    rows, columns = int(i.max()) + 1, int(j.max()) + 1
+    links = coo_array((np.ones(len(pairs)), (i[pairs], rows + j[pairs])), shape=(rows + columns, rows + columns))
+    group = connected_components(links, directed=False)[1][i[pairs]]
+    order = np.argsort(group, kind="stable")
+    pairs, group = pairs[order], group[order]
+    is_first = np.zeros(len(pairs), np.int64)
+    is_first[np.unique(i[pairs], return_index=True)[1]] = 1
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    block = np.repeat((is_first.cumsum()[starts] - 1) // BLOCK_ROWS, np.diff(starts, append=len(pairs)))
+    return np.split(pairs, np.flatnonzero(np.diff(block)) + 1)
+
+
+def _assign_table(i: np.ndarray, j: np.ndarray, gain: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """(M,) which of the pairs are chosen, by one table of all rows and columns."""
+    table = np.zeros((rows, columns))
+    table[i, j] = gain
+    number = np.full((rows, columns), -1)
+    number[i, j] = np.arange(len(i))
+    chosen = number[linear_sum_assignment(table, maximize=True)]
+    return chosen[chosen >= 0]

@@ -8,11 +8,18 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert
 
 from track.checkpoint import WEIGHTS_FOLDER, load, save
 from track.geometry import magnification
-from track.tracking.motion import KALMAN_SIZE, STEPS_PER_SECOND, Kalman, KalmanState, box_scale
+from track.tracking.motion import (
+    KALMAN_SIZE,
+    STEPS_PER_SECOND,
+    Kalman,
+    KalmanState,
+    box_scale,
+    corners_to_centre,
+    move_points,
+)
 
 HISTORY = 40  # observations that a state remembers as they were
 EMA_RATES = (0.1, 0.1, 0.1, 0.02, 0.02, 0.02)  # of the moving averages, for an observation of score 1
@@ -88,6 +95,10 @@ class RecurrentMotion(nn.Module):
         drop = nn.Dropout(dropout)
         self.head = nn.Sequential(drop, nn.Linear(hidden + HEAD_INPUTS, 64), nn.SiLU(), drop, last)
 
+    def extra_repr(self) -> str:
+        """What the weights' shapes do not tell."""
+        return f"history_length={self.history_length}"
+
     def unpack(self, state: Tensor) -> RecurrentState:
         """The columns of a state, as views. Raises RuntimeError if its width is not this model's."""
         history = self.history_length
@@ -95,13 +106,13 @@ class RecurrentMotion(nn.Module):
 
     def initiate(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """See `Motion`; the history of a new track repeats its first box."""
-        position = box_convert(boxes, "xyxy", "cxcywh")
+        position = corners_to_centre(boxes)
         blank = RecurrentState(
             kalman=self.kalman.initiate(boxes, scores),
-            ages=boxes.new_zeros(len(boxes), self.history_length),
+            ages=boxes.new_zeros(boxes.shape[0], self.history_length),
             boxes=position.repeat(1, self.history_length),
             averages=_size_and_foot(position),
-            memory=boxes.new_zeros(len(boxes), self.memory_size),
+            memory=boxes.new_zeros(boxes.shape[0], self.memory_size),
         )
         return self._observe(blank, position, scores, blank.kalman)
 
@@ -115,16 +126,17 @@ class RecurrentMotion(nn.Module):
         """See `Motion`."""
         columns = self.unpack(state)
         kalman = self.kalman.update(columns.kalman, boxes, scores)
-        return self._observe(columns, box_convert(boxes, "xyxy", "cxcywh"), scores, kalman)
+        return self._observe(columns, corners_to_centre(boxes), scores, kalman)
 
     def apply_camera_motion(self, state: Tensor, affine: Tensor) -> Tensor:
         """See `Motion`; the cell's memory is relative and does not change."""
         columns = self.unpack(state)
-        zoom = magnification(affine)
+        zoom = magnification(affine)[..., None, None]  # (1, 1) or (N, 1, 1)
         boxes = columns.boxes.unflatten(1, (-1, 4))
-        moved = torch.cat([boxes[..., :2] @ affine[:, :2].T + affine[:, 2], boxes[..., 2:] * zoom], 2)
-        size, foot = columns.averages.unflatten(1, (2, 3)).tensor_split([2], 2)
-        foot = affine[1, 0] * boxes[:, :1, :1] + affine[1, 1] * foot + affine[1, 2]
+        moved = torch.cat([move_points(affine, boxes[..., :2]), boxes[..., 2:] * zoom], 2)
+        size, foot = columns.averages.unflatten(1, (2, 3)).split([2, 1], 2)
+        x = boxes[:, :1, :1].expand_as(foot)
+        foot = move_points(affine, torch.cat([x, foot], 2))[..., 1:]
         return columns._replace(
             kalman=self.kalman.apply_camera_motion(columns.kalman, affine),
             boxes=moved.flatten(1),
@@ -155,18 +167,19 @@ class RecurrentMotion(nn.Module):
         same quantities of `position`.
         """
         columns = self.unpack(state)
-        averages = columns.averages - _size_and_foot(position)
-        averages[:, 2::3] /= position[:, 3:].clamp(min=1.0)  # the foot's y; the others are logarithms
+        height = position[:, 3:].clamp(min=1.0)
+        unit = torch.ones_like(height)
+        scale = torch.cat([unit, unit, height], 1).repeat(1, 2)  # of the foot's y; the others are logarithms
+        averages = (columns.averages - _size_and_foot(position)) / scale
         return torch.cat([averages, self._head_inputs(columns)], 1)
 
     def _observe(self, columns: RecurrentState, position: Tensor, scores: Tensor, kalman: Tensor) -> Tensor:
         """The state after an observation (N, 4) as centre x, centre y, width, height; kalman: the filter's own state
         after it."""
-        count = len(position)
         rates = scores[:, None] * position.new_tensor(EMA_RATES)
         return RecurrentState(
             kalman=kalman,
-            ages=torch.cat([position.new_zeros(count, 1), columns.ages[:, :-1]], 1),
+            ages=torch.cat([torch.zeros_like(scores[:, None]), columns.ages[:, :-1]], 1),
             boxes=torch.cat([position, columns.boxes[:, :-4]], 1),
             averages=columns.averages + rates * (_size_and_foot(position) - columns.averages),
             memory=self._step_cell(self._cell_inputs(columns, position, scores), columns.memory),
@@ -204,7 +217,7 @@ class RecurrentMotion(nn.Module):
 
     def _step_cell(self, features: Tensor, memory: Tensor) -> Tensor:
         """(N, M) the cell's memory after one observation; an LSTM's is its cell state followed by its output."""
-        if not len(features):
+        if features.shape[0] == 0:  # which torch's cells refuse
             return memory
         if isinstance(self.cell, nn.LSTM):
             cell_state, output = (part.contiguous() for part in memory[None].chunk(2, 2))

@@ -84,7 +84,7 @@ def _estimates(
         is_new = ~torch.isin(observed.ids, live.ids)
         continued = observed[~is_new]
         new = observed[is_new]
-        state = state.clone()  # the Kalman filter's prediction is a view of it
+        state = state.clone()  # the prediction may be a view of it
         state[matched] = motion.update(state[matched], continued.boxes, continued.scores)
         state = torch.cat([state, motion.initiate(new.boxes, new.scores)])
         live = Tracks.cat([_replace_rows(live, continued), new])

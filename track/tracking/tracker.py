@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from statistics import median_low
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
-from torchvision.ops import box_convert
 
 from track.checkpoint import holds
-from track.geometry import identity_affine, is_camera_motion
+from track.engine.compiled import Compiled, make_graph
+from track.geometry import is_camera_motion
 from track.structures import MAX_COORDINATE, Detections, Tracks
-from track.tracking.association import Association, ByteAssociation, Matches, TrackPredictions
-from track.tracking.graph_network import GraphAssociation, load_graph
-from track.tracking.motion import Motion
+from track.tracking.association import Association, ByteAssociation, FrameDetections, Matches, TrackPredictions
+from track.tracking.graph_network import GraphAssociation, Score, load_graph
+from track.tracking.motion import Advance, Initiate, Motion, Move, Observe
 from track.tracking.recurrent import SHIPPED, load_motion
 
 CLASS_WEIGHT = 2.0  # nats that a detection of score 1 adds to its class
@@ -29,8 +30,9 @@ CLASS_DECAY = 0.9  # what is left of a class's logit at the next detection
 LONG_INTERVAL = 1.0  # seconds between frames beyond which time is scaled: the networks were not trained on longer ones
 SCALED_INTERVAL = 0.5  # seconds that such an interval counts as
 RECENT_INTERVALS = 9  # of which the median is the usual one
-MAX_DETECTIONS = 2000  # per frame: every track is compared with every detection
+MAX_DETECTIONS = 20_000  # per frame
 MAX_CLASSES = 2000  # each track has a logit for each class
+IDENTITY = np.eye(2, 3, dtype=np.float32)  # the affine of a camera that stands still
 MIN_AGE = 2.5  # usual intervals without a detection that a track survives, however short `max_age` is
 
 
@@ -38,18 +40,19 @@ MIN_AGE = 2.5  # usual intervals without a detection that a track survives, howe
 class TrackMemory:
     """The live tracks, one row each: birth is concatenation, death is a mask."""
 
-    state: Tensor  # (N, S) the motion model's
-    keys: Tensor  # (N,) int64, unique from birth to death
-    ids: Tensor  # (N,) int64, as reported; 0 until a track is first reported
-    class_logits: Tensor  # (N, C) nats
-    scores: Tensor  # (N,) of the last detection
-    hits: Tensor  # (N,) detections so far
-    time_since_update: Tensor  # (N,) seconds since the last detection
-    confirmed: Tensor  # (N,) bool, has been reported
-    detection_rows: Tensor  # (N,) int64, of the given detections of the last frame; -1 if unmatched
+    state: np.ndarray  # (N, S) the motion model's
+    boxes: np.ndarray  # (N, 4) that the state stands for, xyxy pixels
+    keys: np.ndarray  # (N,) int64, unique from birth to death
+    ids: np.ndarray  # (N,) int64, as reported; 0 until a track is first reported
+    class_logits: np.ndarray  # (N, C) nats
+    scores: np.ndarray  # (N,) of the last detection
+    hits: np.ndarray  # (N,) detections so far
+    time_since_update: np.ndarray  # (N,) seconds since the last detection
+    confirmed: np.ndarray  # (N,) bool, has been reported
+    detection_rows: np.ndarray  # (N,) int64, of the given detections of the last frame; -1 if unmatched
 
-    def __getitem__(self, rows: Tensor) -> TrackMemory:
-        return TrackMemory(*(getattr(self, field.name)[rows] for field in fields(self)))
+    def __getitem__(self, rows: np.ndarray) -> TrackMemory:
+        return TrackMemory(*(column[rows] for column in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,19 @@ class AssociationTrace:
     `predictions.class_logits`.
     """
 
-    keys: Tensor
-    ids: Tensor
+    keys: np.ndarray
+    ids: np.ndarray
     predictions: TrackPredictions
-    detections: Detections
+    detections: FrameDetections
     matches: Matches
+
+
+class MotionFunctions:
+    """What the tracker asks of a motion model in each frame, for all tracks at once; by numpy."""
+
+    def __init__(self, motion: Motion) -> None:
+        self.initiate, self.move = Compiled(Initiate(motion)), Compiled(Move(motion))
+        self.advance, self.observe = Compiled(Advance(motion)), Compiled(Observe(motion))
 
 
 class Tracker:
@@ -106,6 +117,7 @@ class Tracker:
         if boxes not in ("filtered", "detected"):
             raise ValueError(f"tracker.boxes: expected filtered or detected, got {boxes}")
         self.motion, self.association = _networks(motion, association, weights, min_new_track)
+        self._functions = MotionFunctions(self.motion)
         self.min_score, self.min_hits = min_score, min_hits
         self.max_age, self.frame_rate = max_age, frame_rate
         self.boxes, self.coasting = boxes, coasting
@@ -115,9 +127,10 @@ class Tracker:
         """Forget every track: the next frame is the first of another video, and ids start again at 1."""
         self._time: float | None = None
         self._next_key = self._next_id = 1
-        self._labels = torch.zeros(1, dtype=torch.long)  # the label of each column of class logits, ascending
+        self._labels = np.zeros(1, np.int64)  # the label of each column of class logits, ascending
         self._intervals: deque[float] = deque(maxlen=RECENT_INTERVALS)
-        self.memory = self._initiate(Detections.empty(), torch.zeros(0, dtype=torch.long))
+        nothing = FrameDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        self.memory = self._new_tracks(nothing, np.zeros(0, np.int64), self._functions.initiate(*nothing[:2]))
         self.trace: AssociationTrace | None = None  # of the last frame
 
     def update(self, detections: Detections, time: float | None = None, affine: Tensor | None = None) -> Tracks:
@@ -132,34 +145,28 @@ class Tracker:
         Raises ValueError, and changes nothing, if time does not increase, for scores above 1, for an affine that is no
         camera's motion, and for more than `MAX_CLASSES` classes.
         """
-        if not isinstance(detections, Detections):
-            kind = type(detections).__name__
-            raise ValueError(f"detections: expected Detections, got {kind}; Detections.from_numpy converts arrays")
-        affine = identity_affine() if affine is None else affine
-        if affine.shape != (2, 3) or not is_camera_motion(affine):
-            raise ValueError(f"affine: expected finite numbers (2, 3) that can be inverted, got {affine.tolist()}")
-        with torch.inference_mode():
-            tracks = self._update(detections, time, affine)
-        return Tracks(*(getattr(tracks, field.name).clone() for field in fields(tracks)))  # ordinary tensors
+        return update_together([self], [(detections, time, affine)])[0]
 
-    def _update(self, detections: Detections, time: float | None, affine: Tensor) -> Tracks:
-        given = detections
+    def _begin(self, given: Detections, time: float | None, affine: Tensor | None) -> _Step:
+        """What is to be done with this frame. Raises ValueError, and changes nothing, for bad input."""
+        if not isinstance(given, Detections):
+            kind = type(given).__name__
+            raise ValueError(f"detections: expected Detections, got {kind}; Detections.from_numpy converts arrays")
+        if affine is not None and (affine.shape != (2, 3) or not is_camera_motion(affine)):
+            raise ValueError(f"affine: expected finite numbers (2, 3) that can be inverted, got {affine.tolist()}")
         is_first = self._time is None
-        rows = self._usable(detections)
-        labels = self._known_labels(detections[rows])
+        boxes, scores, labels = (column.numpy(force=True) for column in (given.boxes, given.scores, given.labels))
+        rows = self._usable(boxes, scores)
+        labels = labels[rows]
+        known = self._known_labels(labels)
         elapsed = self._time_step(time)
-        detections = self._with_columns(detections[rows], labels)
-        memory = self._predict(elapsed, affine)
-        predictions = self._predictions(memory, elapsed)
-        matches = self.association(predictions, detections)
-        self.trace = AssociationTrace(memory.keys, memory.ids, predictions, detections, matches)
-        memory = self._update_matched(memory, matches, detections, rows)
-        memory = self._remove_lost(memory)
-        if len(matches.new_tracks):  # seldom, and a third of a millisecond
-            new = self._initiate(detections[matches.new_tracks], rows[matches.new_tracks], is_first)
-            memory = _concatenate(memory, new)
-        self.memory = self._assign_ids(memory)
-        return self._output(self.memory, given)
+        if len(known) > len(self._labels):
+            self._widen(known)
+        detections = FrameDetections(boxes[rows], scores[rows], np.searchsorted(self._labels, labels))
+        matrix = None if affine is None else affine.numpy(force=True).astype(np.float32, copy=False)
+        if matrix is not None and (matrix == IDENTITY).all():
+            matrix = None
+        return _Step(self, boxes, rows, detections, elapsed, matrix, is_first)
 
     def _time_step(self, time: float | None) -> float:
         """Seconds since the last frame, 0 on the first one, scaled if frames are usually far apart."""
@@ -185,93 +192,89 @@ class Tracker:
         """Seconds between two frames, 0 before there were two."""
         return median_low(self._intervals) if self._intervals else 0.0
 
-    def _usable(self, detections: Detections) -> Tensor:
+    def _usable(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """(N,) the rows of the detections that are tracked."""
-        boxes, scores = detections.boxes, detections.scores
-        usable = (boxes.abs() <= MAX_COORDINATE).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1) & scores.isfinite()
+        usable = (np.abs(boxes) <= MAX_COORDINATE).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(scores)
         if not usable.all():
             count = int((~usable).sum())
             expected = "finite scores, and corners with x1 <= x2 and y1 <= y2"
-            warnings.warn(f"{count} detections were dropped: expected {expected}", stacklevel=4)
-        highest = scores[usable].max().item() if usable.any() else 0.0
+            warnings.warn(f"{count} detections were dropped: expected {expected}", stacklevel=5)
+        highest = scores.max(initial=0, where=usable)
         if highest > 1:
             raise ValueError(f"scores: expected 0 to 1, got {highest:g}: divide percentages by 100")
-        rows = (usable & (scores >= self.min_score)).nonzero()[:, 0]
+        rows = np.flatnonzero(usable & (scores >= self.min_score))
         if len(rows) <= MAX_DETECTIONS:
             return rows
-        warnings.warn(f"{len(rows)} detections in a frame: the best {MAX_DETECTIONS} are tracked", stacklevel=4)
-        return rows[scores[rows].topk(MAX_DETECTIONS).indices.sort().values]
+        warnings.warn(f"{len(rows)} detections in a frame: the best {MAX_DETECTIONS} are tracked", stacklevel=5)
+        return np.sort(rows[np.argsort(-scores[rows], kind="stable")[:MAX_DETECTIONS]])
 
-    def _known_labels(self, detections: Detections) -> Tensor:
+    def _known_labels(self, labels: np.ndarray) -> np.ndarray:
         """(C,) the labels so far and those of the detections, ascending."""
-        labels = torch.cat([self._labels, detections.labels]).unique()
-        if len(labels) > MAX_CLASSES:
-            raise ValueError(f"labels: expected at most {MAX_CLASSES} classes, got {len(labels)}")
-        return labels
+        known = self._labels
+        places = np.searchsorted(known, labels)
+        if (places == len(known)).any() or (known[places] != labels).any():
+            known = np.union1d(known, labels)
+        if len(known) > MAX_CLASSES:
+            raise ValueError(f"labels: expected at most {MAX_CLASSES} classes, got {len(known)}")
+        return known
 
-    def _with_columns(self, detections: Detections, labels: Tensor) -> Detections:
-        """The detections with labels as columns of class logits, which are added for new `labels` (C,): labels
-        themselves may be any numbers, and size nothing."""
-        if len(labels) > len(self._labels):
-            logits = self.memory.class_logits
-            widened = logits.new_zeros(len(logits), len(labels))
-            widened[:, torch.searchsorted(labels, self._labels)] = logits
-            self.memory = replace(self.memory, class_logits=widened)
-            self._labels = labels
-        return replace(detections, labels=torch.searchsorted(self._labels, detections.labels))
+    def _widen(self, labels: np.ndarray) -> None:
+        """Add columns of class logits for new labels (C,): labels themselves may be any numbers, and size nothing."""
+        logits = self.memory.class_logits
+        widened = np.zeros((len(logits), len(labels)), np.float32)
+        widened[:, np.searchsorted(labels, self._labels)] = logits
+        self.memory = replace(self.memory, class_logits=widened)
+        self._labels = labels
 
-    def _predict(self, elapsed: float, affine: Tensor) -> TrackMemory:
-        """The memory at this frame's time, in its pixels."""
-        memory = self.memory
-        state = memory.state
-        if not torch.equal(affine, identity_affine()):
-            state = self.motion.apply_camera_motion(state, affine)
-        state = self.motion.predict(state, torch.full_like(memory.time_since_update, elapsed))
-        time_since_update = memory.time_since_update + elapsed
-        return replace(memory, state=state, time_since_update=time_since_update)
-
-    def _predictions(self, memory: TrackMemory, elapsed: float) -> TrackPredictions:
-        position, sigma = self.motion.project(memory.state)
+    def _predictions(self, memory: TrackMemory, sigma: np.ndarray, elapsed: float) -> TrackPredictions:
         return TrackPredictions(
-            boxes=box_convert(position, "cxcywh", "xyxy"),
+            boxes=memory.boxes,
             sigma=sigma,
             state=memory.state,
-            labels=memory.class_logits.argmax(1),
             class_logits=memory.class_logits,
             scores=memory.scores,
             hits=memory.hits,
             time_since_update=memory.time_since_update,
             confirmed=memory.confirmed,
-            matched_last_frame=memory.time_since_update <= elapsed,
+            matched_last_frame=memory.time_since_update <= np.float32(elapsed),
         )
 
-    def _update_matched(
-        self, memory: TrackMemory, matches: Matches, detections: Detections, given_rows: Tensor
-    ) -> TrackMemory:
-        """The memory after its matches; given_rows: of each detection in what the tracker was given."""
-        rows = matches.tracks
-        matched = detections[matches.detections]
-        detection_rows = torch.full_like(memory.ids, -1)
-        detection_rows[rows] = given_rows[matches.detections]
-        state = memory.state.clone()
-        scores = memory.scores.clone()
-        class_logits = memory.class_logits.clone()
-        hits = memory.hits.clone()
-        time_since_update = memory.time_since_update.clone()
-        state[rows] = self.motion.update(state[rows], matched.boxes, matched.scores)
+    def _finish(
+        self, step: _Step, matches: Matches, updated: Sequence[np.ndarray], new: Sequence[np.ndarray] | None
+    ) -> Tracks:
+        """The tracks of this frame; updated, new: states and boxes of the matched tracks, and of new ones."""
+        memory = self._remove_lost(self._update_matched(step, matches, *updated))
+        if new is not None:
+            detections = FrameDetections(*(column[matches.new_tracks] for column in step.detections))
+            born = self._new_tracks(detections, step.rows[matches.new_tracks], new, step.is_first)
+            memory = _concatenate(memory, born)
+        self.memory = self._assign_ids(memory)
+        return self._output(self.memory, step.given_boxes)
+
+    def _update_matched(self, step: _Step, matches: Matches, state: np.ndarray, boxes: np.ndarray) -> TrackMemory:
+        """The memory after its matches; state, boxes: (M, S) and (M, 4) of the matched tracks."""
+        memory, rows = step.memory, matches.tracks
+        matched = FrameDetections(*(column[matches.detections] for column in step.detections))
+        states, all_boxes = memory.state.copy(), memory.boxes.copy()  # the trace keeps the predicted ones
+        states[rows] = state
+        all_boxes[rows] = boxes
+        scores, class_logits, hits = memory.scores.copy(), memory.class_logits.copy(), memory.hits.copy()
         scores[rows] = matched.scores
         class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_logit_gain(matched)
         hits[rows] += 1
-        time_since_update[rows] = 0.0
-        confirmed = memory.confirmed | (hits >= self.min_hits)
+        time_since_update = memory.time_since_update.copy()
+        time_since_update[rows] = 0
+        detection_rows = np.full_like(memory.ids, -1)
+        detection_rows[rows] = step.rows[matches.detections]
         return replace(
             memory,
-            state=state,
+            state=states,
+            boxes=all_boxes,
             class_logits=class_logits,
             scores=scores,
             hits=hits,
             time_since_update=time_since_update,
-            confirmed=confirmed,
+            confirmed=memory.confirmed | (hits >= self.min_hits),
             detection_rows=detection_rows,
         )
 
@@ -280,52 +283,127 @@ class Tracker:
         matched = memory.time_since_update == 0
         usual = self._usual_interval()
         max_age = max(self.max_age, MIN_AGE * (SCALED_INTERVAL if usual > LONG_INTERVAL else usual))
-        alive = (memory.time_since_update <= max_age) & (memory.confirmed | matched)
-        return memory if bool(alive.all()) else memory[alive]
+        alive = matched | (memory.confirmed & (memory.time_since_update <= max_age))
+        return memory if alive.all() else memory[alive]
 
-    def _initiate(self, detections: Detections, rows: Tensor, confirmed: bool = False) -> TrackMemory:
-        """New tracks, one for each detection; rows: (N,) of these in what the tracker was given."""
-        count = len(detections)
-        keys = torch.arange(self._next_key, self._next_key + count)
+    def _new_tracks(
+        self,
+        detections: FrameDetections,
+        rows: np.ndarray,
+        initiated: Sequence[np.ndarray],
+        confirmed: bool = False,
+    ) -> TrackMemory:
+        """New tracks, one for each detection.
+
+        rows: (N,) of these in what the tracker was given. initiated: their states (N, S) and boxes (N, 4).
+        """
+        count = len(rows)
+        keys = np.arange(self._next_key, self._next_key + count)
         self._next_key += count
-        hits = torch.ones(count, dtype=torch.long)
         return TrackMemory(
-            state=self.motion.initiate(detections.boxes, detections.scores),
+            state=initiated[0],
+            boxes=initiated[1],
             keys=keys,
-            ids=torch.zeros_like(keys),
+            ids=np.zeros_like(keys),
             class_logits=self._class_logit_gain(detections),
             scores=detections.scores,
-            hits=hits,
-            time_since_update=torch.zeros(count),
-            confirmed=(hits >= self.min_hits) | confirmed,
+            hits=np.ones(count, np.int64),
+            time_since_update=np.zeros(count, np.float32),
+            confirmed=np.full(count, confirmed or self.min_hits <= 1),
             detection_rows=rows,
         )
 
     def _assign_ids(self, memory: TrackMemory) -> TrackMemory:
         """The memory with the next ids for tracks that are reported for the first time, so that ids have no gaps."""
-        new = (memory.confirmed & (memory.ids == 0)).nonzero()[:, 0]
+        new = np.flatnonzero(memory.confirmed & (memory.ids == 0))
         if not len(new):
             return memory
-        ids = memory.ids.clone()
-        ids[new] = torch.arange(self._next_id, self._next_id + len(new))
+        ids = memory.ids.copy()
+        ids[new] = np.arange(self._next_id, self._next_id + len(new))
         self._next_id += len(new)
         return replace(memory, ids=ids)
 
-    def _class_logit_gain(self, detections: Detections) -> Tensor:
+    def _class_logit_gain(self, detections: FrameDetections) -> np.ndarray:
         """(N, C) what each detection adds to its track's class logits, nats."""
-        scores = detections.scores.clamp(min=1e-3)  # a class is better than none
-        return CLASS_WEIGHT * scores[:, None] * one_hot(detections.labels, len(self._labels))
+        gain = np.zeros((len(detections.scores), len(self._labels)), np.float32)
+        scores = detections.scores.clip(1e-3)  # a class is better than none
+        gain[np.arange(len(gain)), detections.labels] = np.float32(CLASS_WEIGHT) * scores
+        return gain
 
-    def _output(self, memory: TrackMemory, given: Detections) -> Tracks:
+    def _output(self, memory: TrackMemory, given_boxes: np.ndarray) -> Tracks:
         """The confirmed tracks that were matched in this frame, or are still coasting."""
-        rows = (memory.confirmed & (memory.time_since_update <= self.coasting)).nonzero()[:, 0]
-        boxes = box_convert(self.motion.project(memory.state[rows])[0], "cxcywh", "xyxy")
-        detection_rows = memory.detection_rows[rows]
+        rows = np.flatnonzero(memory.confirmed & (memory.time_since_update <= self.coasting))
+        boxes, detection_rows = memory.boxes[rows], memory.detection_rows[rows]
         if self.boxes == "detected":
             matched = detection_rows >= 0
-            boxes[matched] = given.boxes[detection_rows[matched]]
+            boxes[matched] = given_boxes[detection_rows[matched]]
         labels = self._labels[memory.class_logits[rows].argmax(1)]
-        return Tracks(boxes, memory.scores[rows], labels, memory.ids[rows], detection_rows)
+        columns = (boxes, memory.scores[rows], labels, memory.ids[rows], detection_rows)
+        return Tracks(*map(torch.from_numpy, columns))
+
+
+@dataclass
+class _Step:
+    """One tracker's work on one frame: what it was given, and the tracks at the frame's time."""
+
+    tracker: Tracker
+    given_boxes: np.ndarray  # (G, 4) of all given detections
+    rows: np.ndarray  # (D,) of these, which are tracked
+    detections: FrameDetections
+    elapsed: float  # seconds
+    affine: np.ndarray | None  # (2, 3)
+    is_first: bool
+
+    @property
+    def memory(self) -> TrackMemory:
+        return self.tracker.memory
+
+
+def update_together(
+    trackers: Sequence[Tracker], frames: Sequence[tuple[Detections, float | None, Tensor | None]]
+) -> list[Tracks]:
+    """One frame of each of several videos: detections, time and affine as for `Tracker.update`.
+
+    trackers: of the same motion model and association, whose networks see all frames at once. Raises ValueError for bad
+    input; the videos before it are not tracked then, but their time has passed.
+    """
+    steps = [tracker._begin(*frame) for tracker, frame in zip(trackers, frames, strict=True)]
+    functions, association = trackers[0]._functions, trackers[0].association
+    moving = [step for step in steps if step.affine is not None]
+    moves = [(s.memory.state, np.tile(s.affine, (len(s.memory.keys), 1, 1))) for s in moving if s.affine is not None]
+    for step, (state,) in zip(moving, _together(functions.move, moves), strict=True):
+        step.tracker.memory = replace(step.memory, state=state)
+    advances = [(s.memory.state, np.full(len(s.memory.keys), s.elapsed, np.float32)) for s in steps]
+    predicted = []
+    for step, (state, boxes, sigma) in zip(steps, _together(functions.advance, advances), strict=True):
+        time_since_update = step.memory.time_since_update + np.float32(step.elapsed)
+        memory = replace(step.memory, state=state, boxes=boxes, time_since_update=time_since_update)
+        step.tracker.memory = memory
+        predicted.append((step.tracker._predictions(memory, sigma, step.elapsed), step.detections))
+    matches = association(predicted)
+    updates = []
+    births = []
+    for step, match, (predictions, found) in zip(steps, matches, predicted, strict=True):
+        step.tracker.trace = AssociationTrace(step.memory.keys, step.memory.ids, predictions, found, match)
+        updates.append((predictions.state[match.tracks], *(column[match.detections] for column in found[:2])))
+        if len(match.new_tracks):
+            births.append(tuple(column[match.new_tracks] for column in found[:2]))
+    updated, born = _together(functions.observe, updates), iter(_together(functions.initiate, births))
+    return [
+        step.tracker._finish(step, match, values, next(born) if len(match.new_tracks) else None)
+        for step, match, values in zip(steps, matches, updated, strict=True)
+    ]
+
+
+def _together(function: Compiled, inputs: Sequence[tuple[np.ndarray, ...]]) -> list[list[np.ndarray]]:
+    """The outputs of a function for each of several inputs, computed at once; rows are independent."""
+    if len(inputs) == 1:
+        return [function(*inputs[0])]
+    if not inputs:
+        return []
+    ends = np.cumsum([len(columns[0]) for columns in inputs])[:-1]
+    outputs = function(*(np.concatenate(column) for column in zip(*inputs, strict=True)))
+    return [list(columns) for columns in zip(*(np.split(output, ends) for output in outputs), strict=True)]
 
 
 def _networks(
@@ -337,8 +415,12 @@ def _networks(
         return motion, association or ByteAssociation()
     file = weights or SHIPPED
     loaded = load_motion(file)
+    for step in (Initiate, Move, Advance, Observe):
+        make_graph(step(loaded))
     if association is None and holds(file, "association"):
-        association = GraphAssociation(loaded, load_graph(file), min_new_track)
+        network = load_graph(file)
+        make_graph(Score(loaded, network))
+        association = GraphAssociation(loaded, network, min_new_track)
     return loaded, association or ByteAssociation()
 
 
@@ -350,4 +432,4 @@ def _check_range(name: str, value: object, low: float, high: float = math.inf) -
 
 
 def _concatenate(a: TrackMemory, b: TrackMemory) -> TrackMemory:
-    return TrackMemory(*(torch.cat([getattr(a, f.name), getattr(b, f.name)]) for f in fields(TrackMemory)))
+    return TrackMemory(*(np.concatenate(pair) for pair in zip(vars(a).values(), vars(b).values(), strict=True)))

@@ -8,15 +8,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from track.detection.source import PrecomputedDetections
 from track.formats.mot import PEDESTRIAN, considered_pedestrians, distractor_classes
 from track.pipeline import Pipeline
-from track.structures import Detections, Frame, Tracks
-from track.tracking.association import Association, Matches, TrackPredictions, assign
+from track.structures import Frame, Tracks
+from track.tracking.association import Association, FrameDetections, Matches, TrackPredictions, assign
 from track.tracking.camera_motion import AffineFile, Static
-from track.tracking.graph_features import Graph, build_graph, collate_graphs
+from track.tracking.graph_features import Graph, GraphFeatures, build_graph, collate_graphs
 from track.tracking.graph_network import GraphAssociation
 from track.tracking.recurrent import RecurrentMotion
 from track.tracking.tracker import Tracker
@@ -51,14 +50,16 @@ class RecordingAssociation:
     """An association that remembers the graph of the last frame, whether or not it decides by it."""
 
     def __init__(self, association: Association, motion: RecurrentMotion) -> None:
-        self.association, self.motion = association, motion
+        self.association = association
+        self.features = GraphFeatures(motion)
 
-    def __call__(self, tracks: TrackPredictions, detections: Detections) -> Matches:
-        """See `Association`."""
-        self.graph = build_graph(self.motion, tracks, detections)
-        if isinstance(self.association, GraphAssociation):  # it would build the same graph again
-            return self.association.decide(self.graph)
-        return self.association(tracks, detections)
+    def __call__(self, frames: Sequence[tuple[TrackPredictions, FrameDetections]]) -> list[Matches]:
+        """See `Association`; of one video."""
+        if isinstance(self.association, GraphAssociation):
+            matches, self.graph = self.association.decide_and_describe(*frames[0])
+            return [matches]
+        self.graph = build_graph(self.features, *frames[0])
+        return self.association(frames)
 
 
 @torch.no_grad()
@@ -81,8 +82,8 @@ def record(
         results.append(pipeline.step(Frame.blank(1, 1, time, number)).tracks)
         truth = truth[torch.isin(truth.labels, trackable)]
         trace = tracker.trace
-        if trace is not None and len(trace.ids) and len(trace.detections):
-            identities = identify(trace.detections.boxes, truth)
+        if trace is not None and len(trace.ids) and len(trace.detections.boxes):
+            identities = identify(torch.from_numpy(trace.detections.boxes), truth)
             matches = true_matches(recording.graph, [votes[k] for k in trace.keys.tolist()], identities)
             samples.append(AssociationSample(recording.graph, *matches, true_objectness(identities, truth)))
         update_votes(votes, tracker, truth)
@@ -128,8 +129,8 @@ def update_votes(votes: Votes, tracker: Tracker, truth: Tracks) -> None:
         for identity in row:
             row[identity] *= VOTE_DECAY
     memory = tracker.memory[tracker.memory.time_since_update == 0]
-    boxes = box_convert(tracker.motion.project(memory.state)[0], "cxcywh", "xyxy")
-    for track, identity in zip(memory.keys.tolist(), identify(boxes, truth).tolist(), strict=True):
+    identities = identify(torch.from_numpy(memory.boxes), truth)
+    for track, identity in zip(memory.keys.tolist(), identities.tolist(), strict=True):
         row = votes.setdefault(track, {})
         row[identity] = row.get(identity, 0.0) + 1
 
