@@ -111,11 +111,6 @@ def _check_tensors(tensors: Mapping[str, Tensor], options: Options, build: Calla
         raise ValueError(f"{unfit}: expected {tuple(expected[unfit].shape)}, got {tuple(shapes.get(unfit, ()))}")
 
 
-def partial_file(path: Path) -> Path:
-    """The name of a result that may be cut, beside the one that it gets when it is complete."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
-
-
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file name beside `path`, whose folder is created; on success the file replaces `path`.

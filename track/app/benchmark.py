@@ -26,7 +26,7 @@ from track.analytics import SceneAnalytics
 from track.app.cli import command, instantiate
 from track.detection.detector import OWN, Detector, available_detectors, build_detector, load_detector
 from track.detection.source import PrecomputedDetections
-from track.display.overlay import AnnotatedVideo, Overlay
+from track.display.overlay import Overlay, OverlayWriter
 from track.evaluation.calibration import calibrated
 from track.media.results import ResultWriter
 from track.media.sources import FileSource, Selection, find_sources, open_source
@@ -220,7 +220,7 @@ def costs_after_detection(cfg: DictConfig, detector: Detector) -> dict[str, floa
     results = our_pipeline(cfg, PrecomputedDetections(found, detector.label_names), instantiate(cfg.trackers.gru))
     analytics = SceneAnalytics()
     overlay = Overlay(detector.label_names, analytics)
-    video = AnnotatedVideo(folder / "benchmark.mp4", 30, overlay)
+    video = OverlayWriter(folder / "benchmark.mp4", 30, overlay)
     table = ResultWriter(folder / "benchmark.csv", detector.label_names)
     groups: dict[str, list[Sink]] = {"drawing": [analytics, overlay], "writing": [video, table]}
     with video, table:

@@ -15,6 +15,8 @@ from omegaconf import Container, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from track.checkpoint import first_line, printable
+from track.evaluation.protocol import PROTOCOLS
+from track.pipeline import CAMERA_MODES
 
 COMMANDS = ("predict", "evaluate", "train", "demo", "serve", "prepare-data", "convert", "benchmark")
 CONFIGS = "track.conf"
@@ -31,6 +33,14 @@ UNUSED = {  # what an option makes of no use: options, or groups of them
         *("source", "detections", "scores", "camera", "postprocess", "tracker", "detector", "on_error", "overwrite"),
     ),
     "detections": ("detector",),
+}
+CHOICES: dict[str, tuple[str, ...]] = {  # of options with a word of a few as their value
+    "camera": CAMERA_MODES,
+    "postprocess": ("none", "interpolate", "smooth"),
+    "on_error": ("stop", "skip"),
+    "metrics": ("tracking", "detection"),
+    "evaluator": ("trackeval", "motmetrics"),
+    "protocol": PROTOCOLS,
 }
 FREE_OPTIONS = ("trainer.devices",)  # a number or a word, auto
 MULTIRUN = "-m", "--multirun"
@@ -59,6 +69,13 @@ def check_options(config: str, options: Sequence[str]) -> None:
         raise ValueError(_unknown_option(min(unknown), defaults))
     _check_values(defaults, chosen)
     _note_unused(overrides, chosen)
+
+
+def check_choices(cfg: DictConfig) -> None:
+    """Raise ValueError for an option of a run's config that is none of its choices."""
+    for key, choices in CHOICES.items():
+        if key in cfg and cfg[key] not in choices:
+            raise ValueError(f"{key}: expected one of {', '.join(choices)}, got {cfg[key]}")
 
 
 def quote_paths(options: Sequence[str]) -> list[str]:
