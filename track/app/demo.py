@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from track.app.live.playback import Playback
 from track.display.overlay import Overlay, OverlayWriter
 from track.display.window import NO_DISPLAY, has_display
 from track.media.capture import source_name
-from track.media.results import RESULT_SUFFIXES, ResultWriter
+from track.media.results import RESULT_SUFFIXES, ResultWriter, RotatingWriter, rotated_file
 from track.media.sources import open_source
 from track.pipeline import Pipeline, Sink, camera_motion_for, detections_from_file
 
@@ -59,7 +60,14 @@ def demo(cfg: DictConfig) -> None:
         sinks: list[Sink] = [analytics, overlay, events]
         if cfg.viewer not in (None, "window"):
             sinks.append(rerun_sink(stack, str(cfg.viewer), pipeline, overlay))
-        sinks += [file_sink(stack, file, source.frame_rate, overlay) for file in outputs.written]
+        if cfg.rotate and not source.is_live:
+            raise ValueError(f"rotate: {source.name} has an end, expected a camera or stream")
+        for file in outputs.written:
+            open_file = partial(file_writer, source.frame_rate, overlay)
+            if cfg.rotate:
+                sinks.append(stack.enter_context(RotatingWriter(file, 3600 * cfg.rotate, open_file)))
+            else:
+                sinks.append(stack.enter_context(open_file(file)))
         if in_window:
             controls = stack.enter_context(WindowControls(pipeline, overlay, analytics, folder, playback))
         for result in playback.results(source, pipeline(source)):
@@ -99,11 +107,11 @@ def check_kinds(files: Sequence[Path], viewer: str | None) -> None:
         raise ValueError(f"viewer: expected window, rerun or a file.rrd, got {viewer}")
 
 
-def file_sink(stack: ExitStack, file: Path, frame_rate: float, overlay: Overlay) -> Sink:
-    """The sink for an output file, chosen by its suffix; `stack` closes it."""
+def file_writer(frame_rate: float, overlay: Overlay, file: Path) -> OverlayWriter | ResultWriter:
+    """The sink for an output file, chosen by its suffix, to be closed."""
     if file.suffix == ".mp4":
-        return stack.enter_context(OverlayWriter(file, frame_rate, overlay))
-    return stack.enter_context(ResultWriter(file, overlay.label_names))
+        return OverlayWriter(file, frame_rate, overlay)
+    return ResultWriter(file, overlay.label_names)
 
 
 def rerun_sink(stack: ExitStack, viewer: str, pipeline: Pipeline, overlay: Overlay) -> Sink:
@@ -123,5 +131,6 @@ def conclude(cfg: DictConfig, playback: Playback, overlay: Overlay, events: Even
     playback.print_line(f"{source_name(str(cfg.source))}: {playback.summary()}")
     playback.print_line(overlay.analytics.summary(overlay.label_names))
     images = overlay.save(Path(str(cfg.output_dir)))
-    for file in [*outputs.written, *images, *([events.path] if events.started else [])]:
+    written = [rotated_file(file, "*") if cfg.rotate else file for file in outputs.written]
+    for file in [*written, *images, *([events.path] if events.started else [])]:
         playback.print_line(str(file))
