@@ -19,7 +19,7 @@ from track.app.live.playback import Playback
 from track.display.overlay import Overlay, OverlayWriter
 from track.display.window import NO_DISPLAY, has_display
 from track.media.capture import source_name
-from track.media.results import RESULT_SUFFIXES, ResultWriter, RotatingWriter, rotated_file
+from track.media.results import RESULT_SUFFIXES, ResultWriter, RotatingWriter, Writer, rotated_file
 from track.media.sources import open_source
 from track.pipeline import Pipeline, Sink, camera_motion_for, detections_from_file
 
@@ -62,12 +62,10 @@ def demo(cfg: DictConfig) -> None:
             sinks.append(rerun_sink(stack, str(cfg.viewer), pipeline, overlay))
         if cfg.rotate and not source.is_live:
             raise ValueError(f"rotate: {source.name} has an end, expected a camera or stream")
+        open_writer = partial(file_writer, source.frame_rate, overlay)
         for file in outputs.written:
-            open_file = partial(file_writer, source.frame_rate, overlay)
-            if cfg.rotate:
-                sinks.append(stack.enter_context(RotatingWriter(file, 3600 * cfg.rotate, open_file)))
-            else:
-                sinks.append(stack.enter_context(open_file(file)))
+            writer = RotatingWriter(file, 3600 * cfg.rotate, open_writer) if cfg.rotate else open_writer(file)
+            sinks.append(stack.enter_context(writer))
         if in_window:
             controls = stack.enter_context(WindowControls(pipeline, overlay, analytics, folder, playback))
         for result in playback.results(source, pipeline(source)):
@@ -107,7 +105,7 @@ def check_kinds(files: Sequence[Path], viewer: str | None) -> None:
         raise ValueError(f"viewer: expected window, rerun or a file.rrd, got {viewer}")
 
 
-def file_writer(frame_rate: float, overlay: Overlay, file: Path) -> OverlayWriter | ResultWriter:
+def file_writer(frame_rate: float, overlay: Overlay, file: Path) -> Writer:
     """The sink for an output file, chosen by its suffix, to be closed."""
     if file.suffix == ".mp4":
         return OverlayWriter(file, frame_rate, overlay)

@@ -19,7 +19,11 @@ MIN_ROTATION = 1.0  # seconds, as names tell them apart
 
 
 class Writer(Protocol):
-    """A sink that writes a file and has to be closed."""
+    """A sink that writes a file and, as a context, closes it."""
+
+    def __enter__(self) -> Self:
+        """The sink itself."""
+        ...
 
     def write(self, result: TrackedFrame) -> None:
         """Append a frame."""
