@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -82,6 +83,16 @@ def first_line(error: BaseException) -> str:
 def printable(text: object) -> str:
     """The text with control characters escaped: what is quoted from a file shall not steer a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what an extra needs, by the packages' own names: this one may be no index's."""
+    try:
+        requirements = requires("grutrack") or []
+    except PackageNotFoundError:  # imported from a folder that was never installed
+        requirements = []
+    of_extra = (one.partition(";") for one in requirements if f'extra == "{extra}"' in one)
+    return " ".join(["pip install", *(f"'{package.strip()}'" for package, _, _ in of_extra)])
 
 
 def _in_order(content: bytes) -> bytes:

@@ -16,6 +16,7 @@ from track.app.console.inputs import detector_of
 from track.app.console.outputs import OutputFiles, check_outputs
 from track.app.live.controls import WindowControls
 from track.app.live.playback import Playback
+from track.checkpoint import install_command
 from track.display.overlay import Overlay, OverlayWriter
 from track.display.window import NO_DISPLAY, has_display
 from track.media.capture import source_name
@@ -117,7 +118,7 @@ def rerun_sink(stack: ExitStack, viewer: str, pipeline: Pipeline, overlay: Overl
     try:
         from track.display.rerun import RerunViewer
     except ImportError as error:
-        raise ValueError("viewer: rerun is missing, pip install 'grutrack[rerun]'") from error
+        raise ValueError(f"viewer: rerun is missing, {install_command('rerun')}") from error
     path = None if viewer == "rerun" else Path(viewer)
     return stack.enter_context(closing(RerunViewer(path, pipeline.tracker, overlay.label_names)))
 

@@ -23,6 +23,7 @@ from track.app.cli import command
 from track.app.demo import analytics_options, scene_analytics
 from track.app.live.guard import LOOPBACK, Guard
 from track.app.live.web_session import Choice, WebOptions, WebSession
+from track.checkpoint import install_command
 from track.formats.mot import VIDEO_SUFFIXES
 from track.media.capture import LiveCapture, source_name
 from track.media.images import to_jpeg
@@ -32,7 +33,7 @@ from track.pipeline import camera_motion_for
 try:
     import gradio
 except ImportError as error:
-    raise ValueError("serve: gradio is missing, pip install 'grutrack[web]'") from error
+    raise ValueError(f"serve: gradio is missing, {install_command('web')}") from error
 
 INTERVAL = 0.1  # seconds between images that go to the browser and come from it
 CACHE_SECONDS = 3600  # after which copies of downloaded files are deleted
