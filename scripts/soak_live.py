@@ -41,7 +41,7 @@ from track.media.sources import ImageFolder, VideoFile
 RATE = 10  # frames per second of the camera
 BITS, BLOCK = 16, 12  # of the time in an image, in tenths of a second, and their width and height in pixels
 MAX_GROWTH = 1.1  # of memory, after the first minute
-MAX_LAG = 3.0  # seconds
+MAX_LAG = 10.0  # seconds, on a machine that does other work too; a queue would grow without end
 HEARTBEAT = "gradio_api/heartbeat/soak"
 EVERY_BOX = (  # so that the table has rows of each frame: drawn people are detected with low scores
     *("tracker=bytetrack", "tracker.min_score=0", "tracker.min_hits=1", "tracker.association.new_track_score=0"),

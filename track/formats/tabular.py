@@ -17,7 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from track.checkpoint import first_line, install_command
+from track.checkpoint import first_line, install_command, printable
 from track.formats.annotated import (
     IGNORED_REGION,
     REGION_NAME,
@@ -65,7 +65,7 @@ def _read_file(file: Path, records: list[tuple[str, Values]]) -> AnnotatedVideo:
         raise ValueError(f"{file}: expected a row per box, found none")
     where, first = records[0]
     if missing := [column for column in REQUIRED if column not in first]:
-        got = ", ".join(map(str, first))[:80]
+        got = printable(", ".join(str(column) for column in first if column is not None))[:80]
         commas = ", separated by commas" if file.suffix.lower() == ".csv" else ""
         raise ValueError(f"{where}: expected the columns {', '.join(REQUIRED)}{commas}: no {missing[0]} in {got}")
     names = sorted({str(values.get("class")) for _, values in records} - {REGION_NAME})
