@@ -40,9 +40,10 @@ def predict(cfg: DictConfig) -> Path:
     if cfg.postprocess != "none":
         print(f"postprocess={cfg.postprocess}: these results use future frames, do not compare them with online ones")
     output = output_folder(cfg)
+    chosen = selection(cfg)
     progress = progress_bar()
     with unreadable_frames(cfg.on_error) as report, ExitStack() as stack:
-        sources = list(find_sources(str(cfg.source), selection(cfg), report))
+        sources = list(find_sources(str(cfg.source), chosen, report))
         for source in sources:
             stack.enter_context(closing(source))
         check_results(cfg, output, sources)
@@ -51,10 +52,8 @@ def predict(cfg: DictConfig) -> Path:
         detector = detector_of(cfg)
         names = None if detector is None else detector.label_names[1:]
         check_label_names(output, names)
-        pipelines = [
-            Pipeline(detections_of(cfg, source, detector, progress), camera_motion, tracker)
-            for source, camera_motion in zip(sources, camera_motions, strict=True)
-        ]
+        detections = [detections_of(cfg, source, detector, progress) for source in sources]
+        pipelines = [Pipeline(*parts, tracker) for parts in zip(detections, camera_motions, strict=True)]
         stack.enter_context(progress)  # everything is checked
         for source in sources:
             track_video(pipelines.pop(0), source, output / f"{source.name}.txt", cfg.postprocess, progress)

@@ -68,11 +68,12 @@ def check_outputs(files: Iterable[Path], inputs: Iterable[object], overwrite: bo
     """
     taken = {identity for path in inputs if path is not None for identity in _identities(Path(str(path)))}
     for file in (one for path in files for one in (path, partial_file(path))):
-        if not taken.isdisjoint(_identities(file)):
+        identities = _identities(file)
+        if not taken.isdisjoint(identities):
             raise ValueError(f"output: {file}: expected a file that is neither an input nor another output")
         if not overwrite and file.exists() and not is_own_result(file):
             raise ValueError(f"output: {file}: exists and is no result of this program; overwrite=true replaces it")
-        taken.update(_identities(file))
+        taken |= identities
 
 
 def is_own_result(file: Path) -> bool:
