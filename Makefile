@@ -1,10 +1,12 @@
 # make demo: the whole pipeline, small, without a download. make test: every test. make check: what CI runs.
-# make fuzz: mutated files for every reader, FUZZ_CASES of each. make soak: a million of them, and a day of a camera.
+# make fuzz: mutated files for every reader, FUZZ_CASES of each. make soak: a million of them, a day of a camera as fast
+# as it goes, and MINUTES (60) of a real one with files written and the page watched.
+# make audit: advisories for the versions in constraints.txt; AUDIT=--offline-ok where there may be no network.
 # make ablation: what each part of the model is worth, hours on two cores; TRACK_DATA names the data.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fuzz soak ablation
+.PHONY: demo test check fuzz soak audit ablation
 demo: .venv/installed
 	$(BIN)/python scripts/quickstart.py
 
@@ -26,6 +28,15 @@ fuzz: .venv/tested
 soak: .venv/tested
 	FUZZ_CASES=$${FUZZ_CASES:-50000} $(BIN)/pytest -q tests/test_fuzz.py
 	$(BIN)/python scripts/soak.py
+	$(BIN)/python scripts/soak_live.py $(MINUTES)
+
+audit: .audit/installed
+	.audit/bin/python scripts/audit.py $(AUDIT)
+
+.audit/installed:
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	touch $@
 
 define install
 if command -v uv >/dev/null; then \

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from track.checkpoint import atomic_write, first_line, holds, load, save
+from track.checkpoint import atomic_write, first_line, holds, install_command, load, save
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -141,3 +141,8 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
     }
     assert len(contents) == 1
     assert torch.equal(load(tmp_path / "0.safetensors", "c", linear)[0].weight, networks["c"][0].weight)
+
+
+def test_what_an_extra_needs_is_said_by_the_packages_own_names() -> None:
+    assert install_command("rerun") == "pip install 'rerun-sdk>=0.41'"
+    assert install_command("onnx") == "pip install 'onnx>=1.16' 'onnxscript>=0.2' 'onnxruntime>=1.20'"

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -84,6 +85,16 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def install_command(extra: str) -> str:
+    """The command that installs what an extra needs, by the packages' own names: this one may be no index's."""
+    try:
+        requirements = requires("grutrack") or []
+    except PackageNotFoundError:  # imported from a folder that was never installed
+        requirements = []
+    of_extra = (one.partition(";") for one in requirements if f'extra == "{extra}"' in one)
+    return " ".join(["pip install", *(f"'{package.strip()}'" for package, _, _ in of_extra)])
+
+
 def _in_order(content: bytes) -> bytes:
     """A safetensors file whose header has its keys in order, so that equal weights are equal files."""
     size = int.from_bytes(content[:8], "little")
@@ -109,11 +120,6 @@ def _check_tensors(tensors: Mapping[str, Tensor], options: Options, build: Calla
     unfit = next((key for key in expected if shapes.get(key) != expected[key].shape), None)
     if unfit is not None:
         raise ValueError(f"{unfit}: expected {tuple(expected[unfit].shape)}, got {tuple(shapes.get(unfit, ()))}")
-
-
-def partial_file(path: Path) -> Path:
-    """The name of a result that may be cut, beside the one that it gets when it is complete."""
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 @contextmanager

@@ -68,6 +68,57 @@ def test_help_lists_the_values_that_the_code_knows(call: Call) -> None:
     assert "mot17, mot20, dancetrack, sportsmot, pennfudan" in call("prepare-data", "--help").out
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--stride", "2"], "--stride: expected stride=2; see --help"),
+        (["--stride=2"], "--stride: expected stride=2; see --help"),
+        (["--on-error", "skip"], "--on-error: expected on_error=skip; see --help"),
+        (["-o", "source=x"], "-o: expected o=VALUE; see --help"),
+    ],
+)
+def test_an_option_with_dashes_is_shown_without_them(words: list[str], message: str, call: Call) -> None:
+    done = call("predict", "source=x", *words)
+    assert (done.code, done.err) == (1, f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "note"),
+    [
+        (
+            "benchmark",
+            ["tracker=bytetrack"],
+            "tracker has no effect here, all are compared: see trackers.gru and others",
+        ),
+        (
+            "benchmark",
+            ["tracker.min_hits=3"],
+            "tracker.min_hits has no effect here, all are compared: see trackers.gru",
+        ),
+        (
+            "evaluate",
+            ["metrics=detection", "tracker=gru", "camera=none"],
+            "tracker, camera have no effect with metrics=d",
+        ),
+        ("predict", ["scores=percent"], "scores has no effect without detections="),
+        ("evaluate", ["scores=percent", "predictions=out"], "scores has no effect beside predictions="),
+    ],
+)
+def test_options_without_an_effect_are_named_once(command: str, options: list[str], note: str, call: Call) -> None:
+    key = "ground_truth" if command == "evaluate" else "source"
+    done = call(command, f"{key}=absent", *options)
+    assert done.code == 1  # there is no such source
+    notes = [line for line in done.out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"note: {note}")
+
+
+def test_no_file_that_users_read_names_an_extra_of_a_package_on_no_index() -> None:
+    root = CONF.parent
+    files = [*root.glob("*.md"), *root.glob("docs/*.md"), *CONF.rglob("*.yaml"), *root.glob("track/**/*.py")]
+    assert [file.name for file in files if "grutrack[" in file.read_text()] == []
+
+
 def test_the_overview_lists_every_command_and_unknown_ones_are_refused(call: Call) -> None:
     assert all(f"  {command} " in call("--help").out for command in COMMANDS)
     assert call().out == call("--help").out

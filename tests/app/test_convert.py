@@ -148,3 +148,43 @@ def test_a_frame_rate_survives_rounded_times(tmp_path: Path, call: Call) -> None
     for source, name in (("a.txt", "csv"), ("csv", "mot")):
         assert call("convert", f"source={source}", f"output={name}", f"format={name}").code == 0
     assert read_sequence(tmp_path / "mot/a").frame_rate == 30.0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "", "a.csv: expected a row per box, found none"),
+        ("a.csv", "frame,id,class,x1,y1,x2,y2\n", "a.csv: expected a row per box, found none"),
+        (
+            "a.csv",
+            "frame;id;class;x1;y1;x2;y2\n1;1;car;1;2;3;4\n",
+            "separated by commas: no frame in frame;id;class;x1;y",
+        ),
+        (
+            "a.csv",
+            "frame,id,class,left\n1,1,car,1\n",
+            "a.csv, line 2: expected the columns frame, id, class, x1, y1, x2",
+        ),
+        ("a.jsonl", "\n", "a.jsonl: expected a row per box, found none"),
+        ("a.jsonl", '{"frame": 1}\n', "line 1: expected the columns frame, id, class, x1, y1, x2, y2: no id in frame"),
+    ],
+)
+def test_a_table_without_the_columns_is_refused_by_what_it_lacks(
+    name: str, text: str, message: str, tmp_path: Path, call: Call
+) -> None:
+    (tmp_path / name).write_text(text)
+    done = call("convert", f"source={name}", "format=mot", "output=out")
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert message in done.err
+
+
+def test_classes_that_visdrone_does_not_have_are_named(tmp_path: Path, call: Call) -> None:
+    rows = "1,1,dog,1,2,30,40\n1,2,Car,1,2,30,40\n1,3,cat,1,2,30,40\n"
+    (tmp_path / "a.csv").write_text("frame,id,class,x1,y1,x2,y2\n" + rows)
+    done = call("convert", "source=a.csv", "format=visdrone", "output=out")
+    assert done.code == 0, done.err
+    assert "note: VisDrone has no class cat, dog: written as others\n" in done.out
+    written = [row.split(",") for row in (tmp_path / "out/annotations/a.txt").read_text().splitlines()]
+    assert [row[7] for row in written] == ["11", "4", "11"]
+    assert "note" not in call("convert", "source=out", "format=kitti", "output=again").out

@@ -10,6 +10,7 @@ import sys
 import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
@@ -93,6 +94,32 @@ def test_a_signal_leaves_files_that_are_whole(
     trajectories = read_image(tmp_path / "out/trajectories.png")
     assert trajectories is not None
     assert trajectories.shape == (3, 120, 320)
+
+
+def test_outputs_of_a_camera_are_rotated_and_whole_after_sigterm(detector: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    camera = MjpegServer(lambda: scene((time.monotonic() - began) % 4))
+    options = [f"source={camera.url}", detector, *EVERY_BOX, "output=[out.mp4,t.csv]", "output_dir=out"]
+    command = [sys.executable, "-m", "track", "demo", *options, "rotate=0.0005"]  # 1.8 s
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while len(list(tmp_path.glob("t-*.csv"))) < 3:
+        assert running.poll() is None, running.stderr.read()  # type: ignore[union-attr]
+        assert time.monotonic() - began < 120
+        time.sleep(0.1)
+    running.send_signal(signal.SIGTERM)
+    told, _ = running.communicate(timeout=60)
+    camera.kill()
+    assert running.returncode == 143
+    assert "\nt-*.csv\n" in told.decode()
+    tables = [list(csv.DictReader(file.open())) for file in sorted(tmp_path.glob("t-*.csv"))]
+    times = [[float(row["time"]) for row in table] for table in tables]
+    assert all(before[-1] < after[0] for before, after in pairwise(times))
+    assert all(before[0] + 1.8 <= after[0] for before, after in pairwise(times))
+    videos = sorted(tmp_path.glob("out-*.mp4"))
+    assert len(videos) == len(tables)
+    lengths = [len({row["frame"] for row in table}) for table in tables]
+    assert [len(list(VideoFile(video))) for video in videos[:-1]] == lengths[:-1]
+    assert len(list(VideoFile(videos[-1]))) >= 1
 
 
 def test_an_output_that_is_an_input_by_any_name_or_a_foreign_file_is_refused(
@@ -186,6 +213,8 @@ def test_an_http_video_is_tracked_whole(street: list[str], tmp_path: Path, call:
             ["source=rtsp://127.0.0.1:1/?channel=1&subtype=0", "output=o.csv"],
             "error: rtsp://127.0.0.1:1/: expected a v",
         ),
+        (["source=video.mp4", "output=o.csv", "rotate=1"], "rotate: video has an end, expected a camera or stream"),
+        (["source=video.mp4", "output=o.csv", "rotate=day"], "rotate: expected a number, got day"),
         (["source=video.mp4"], "no display"),
     ],
 )

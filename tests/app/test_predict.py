@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.app.conftest import EVERY_BOX
 from tests.conftest import Call
-from track.datasets.streets import make_dataset
-from track.formats.mot import find_sequences, read_tracks
-from track.media.sources import ImageFolder
+from track.app.console.outputs import OutputFiles
+from track.app.predict import TrackFile
+from track.formats.mot import read_tracks
+from track.media.sources import ImageFolder, find_sources
 from track.media.video_writer import VideoWriter
+from track.tracking.motion import Kalman
 
 
 def make_video(sequence: Path, file: Path, repeats: int = 1) -> Path:
@@ -37,17 +40,55 @@ def test_predict_then_evaluate_scores_perfect_detections_highly(streets: Path, t
     assert (tmp_path / "out" / "config.yaml").is_file()
 
 
-def test_a_bad_sequence_stops_with_one_line_and_keeps_what_was_written(tmp_path: Path, call: Call) -> None:
-    root = make_dataset(tmp_path / "data", 2, 5, seed=4)
-    for sequence, text in zip(find_sequences(root), ("1,-1,10,10,20,40,0.9\n", "1,-1,10,10,20,nan,0.9\n"), strict=True):
-        (sequence.path / "det").mkdir()
-        (sequence.path / "det" / "det.txt").write_text(text)
-    done = call("predict", f"source={root}", "detections=det/det.txt", "tracker=bytetrack", "output_dir=out")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("detections", "street-04-01/det/det.txt, line 1: expected finite numbers"),
+        ("camera motion", "street-04-01/gmc.txt: no such file"),
+        ("result", "out/street-04-01.txt: exists and is no result of this program"),
+        ("input", "expected a file that is neither an input nor another output"),
+    ],
+)
+def test_the_last_source_is_refused_before_the_first_is_tracked(
+    streets: Path, tmp_path: Path, call: Call, fault: str, message: str
+) -> None:
+    root, out = shutil.copytree(streets, tmp_path / "data"), tmp_path / "out"
+    out.mkdir()
+    detections = root / "street-04-01/det/det.txt"
+    gmc = "".join(f"{frame},1,0,0,0,1,0\n" for frame in range(1, 26))
+    for name in ("street-04-00", "street-04-01"):
+        (root / name / "gmc.txt").write_text(gmc)
+    if fault == "detections":
+        detections.write_text("1,-1,10,10,20,nan,0.9\n")
+    elif fault == "camera motion":
+        (root / "street-04-01/gmc.txt").unlink()
+    elif fault == "result":
+        (out / "street-04-01.txt").write_text("mine")
+    else:
+        (out / "street-04-00.txt").symlink_to(detections)  # the second source's
+    done = call("predict", f"source={root}", "detections=det/det.txt", "camera=file", "output_dir=out")
     assert done.code == 1
-    error = done.err.strip().splitlines()
-    assert len(error) == 1
-    assert error[0].endswith("street-04-01/det/det.txt, line 1: expected finite numbers")
-    assert len(read_tracks(tmp_path / "out" / "street-04-00.txt", 5)[0]) == 1
+    assert len(done.err.splitlines()) == 1
+    assert message in done.err
+    assert {file.name for file in out.iterdir() if not file.is_symlink()} <= {"street-04-01.txt"}
+    assert done.out == ""  # no bar, and no empty line of one
+
+
+def test_a_rerun_that_is_killed_before_its_first_frame_keeps_the_rows_of_the_last_run(tmp_path: Path) -> None:
+    (tmp_path / "a.partial.txt").write_text("1,1,10,10,20,40,0.9,1,1\n")
+    with OutputFiles([tmp_path / "a.txt"]) as outputs, closing(TrackFile(outputs.written[0], Kalman())):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["a.partial.txt"]
+    assert (tmp_path / "a.partial.txt").stat().st_size > 0
+
+
+def test_many_videos_of_a_folder_are_not_open_at_once(streets: Path, tmp_path: Path) -> None:
+    for index in range(5):
+        make_video(streets / "street-04-00", tmp_path / f"{index}.mp4")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    sources = list(find_sources(tmp_path))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert [sum(1 for _ in source) for source in sources] == [25] * 5
 
 
 def test_a_refused_rerun_keeps_the_old_results(streets: Path, tmp_path: Path, call: Call) -> None:

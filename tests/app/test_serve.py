@@ -269,6 +269,7 @@ def test_only_this_machine_is_listened_to(server: tuple[str, Path]) -> None:
         (["zones={queue: [[0,0],[1,1]]}"], "zone queue: expected three or more points"),
         (["camera=maybe"], "camera: expected one of auto, none, file, estimate, got maybe"),
         (["host=0.0.0.0"], "password: expected one with host=0.0.0.0"),
+        (["host=0.0.0.0", "password="], "password: expected one with host=0.0.0.0"),
         (["viewer=window"], "viewer: no such option"),
     ],
 )

@@ -102,3 +102,35 @@ def test_heat_is_red_at_the_maximum_and_the_image_is_dimmed_elsewhere() -> None:
     red, green, blue = image[:, 65, 85].tolist()
     assert red > 2 * max(green, blue)
     assert tuple(image[:, 5, 5].tolist()) == (63, 63, 63)
+
+
+@pytest.mark.parametrize("far", [200.0, 1e4, 1e7, 3e9, 3e38])
+def test_a_box_that_leaves_the_image_is_drawn_as_far_as_it_is_inside(far: float) -> None:
+    image = draw(IMAGE, Tracks.from_rows([[-far, 40, 100, far, 0.9, 1, 7]]), captions=[""])
+    is_coloured = (image == torch.tensor(colour_of(7))[:, None, None]).all(0)
+    assert is_coloured[40, :101].all()
+    assert is_coloured[40:, 100].all()
+    is_coloured[39:42, :102] = False  # the upper edge, 2 pixels wide as OpenCV draws them
+    is_coloured[39:, 99:102] = False  # the right edge
+    assert not is_coloured[44:].any()  # below the caption's height
+
+
+@pytest.mark.parametrize("box", [[170, 50, 1e7, 100], [-1e7, 50, -1, 100], [40, 130, 70, 1e7], [40, -1e7, 70, -3]])
+def test_a_box_outside_the_image_has_no_caption(box: list[float]) -> None:
+    assert torch.equal(draw(IMAGE, Tracks.from_rows([[*box, 0.9, 1, 7]])), IMAGE)
+
+
+def test_trails_and_trajectories_from_far_outside_are_straight() -> None:
+    trails, trajectories = Trails(), TrajectoryImage()
+    for x1, y1, x2, y2 in ([-1e7, 0, -1e7, 60], [0, 0, 1e7, 60], [float("nan")] * 4, [3e38] * 4):
+        tracks = Tracks.from_rows([[x1, y1, x2, y2, 0.9, 1, 7]])
+        trails.add(tracks)
+        trajectories.add(tracks, IMAGE)
+    drawn = [draw(IMAGE, Tracks.empty(), trails), trajectories.over(torch.zeros_like(IMAGE))]
+    for image, background in zip(drawn, (90, 0), strict=True):
+        assert (image[:, 60, 20:140] != background).any(0).all()  # from -1e7 to 5e6, both at 60
+
+
+def test_a_line_to_count_at_may_end_outside_the_image() -> None:
+    image = draw_regions(IMAGE, {"": torch.tensor([[-1e9, 60.0], [1e7, 60.0]])})
+    assert (image[:, 60, 10:] >= 200).all()  # right of the caption

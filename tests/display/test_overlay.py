@@ -11,7 +11,7 @@ import torch
 from tests.streaming import BrightDetector, scene
 from track.analytics import Event, EventFile, SceneAnalytics
 from track.display.draw import colour_of
-from track.display.overlay import AnnotatedVideo, Overlay, region_captions
+from track.display.overlay import Overlay, OverlayWriter, region_captions
 from track.media.images import read_image
 from track.media.sources import VideoFile
 from track.pipeline import Pipeline, Sink
@@ -137,7 +137,7 @@ def test_a_malformed_line_is_refused_before_the_first_frame() -> None:
 
 def test_the_overlays_images_are_written_as_a_video_with_the_frames_times(tmp_path: Path) -> None:
     player = Player()
-    with AnnotatedVideo(tmp_path / "a.mp4", 20, player.overlay) as video:
+    with OverlayWriter(tmp_path / "a.mp4", 20, player.overlay) as video:
         player.sinks.append(video)
         player.play(1.0)
     frames = list(VideoFile(tmp_path / "a.mp4"))

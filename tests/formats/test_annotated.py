@@ -95,7 +95,7 @@ def test_a_name_that_leaves_its_folder_is_refused(name: str) -> None:
         (CSV, "a.csv", "frame,id,class,x1,y1,x2,y2\n1,1,car,0,0,nan,9\n", "line 2: expected finite numbers"),
         (CSV, "a.csv", "frame,id,class,x1,y1,x2,y2\n1,1,car,0,0\n", "line 2: expected numbers in frame, time"),
         (CSV, "a.csv", "frame,id,class,x1,y1,x2,y2\n0,1,car,0,0,1,1\n", "line 2: expected a frame of at most"),
-        (JSONL, "a.jsonl", '{"frame": 1}\n', "line 1: expected numbers in frame, time"),
+        (JSONL, "a.jsonl", '{"frame": 1}\n', "line 1: expected the columns frame, id"),
         (JSONL, "a.jsonl", "[1]\n", "expected a JSON object per line"),
         (COCO, "a.json", '{"videos": 3, "images": [], "annotations": [], "categories": []}', "expected COCO's json"),
         (COCO, "a.json", "[" * 100_000, "expected COCO's json"),

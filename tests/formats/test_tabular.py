@@ -26,7 +26,11 @@ def test_a_real_row_is_read_with_the_rate_of_its_times(tmp_path: Path) -> None:
 
 def test_another_csv_is_not_taken_for_tracks(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("sequence,HOTA\na,50\n")
-    assert not CSV.matches(tmp_path / "a.csv")
+    assert not CSV.matches(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"a\.csv, line 2: expected the columns frame, id, .* no frame in sequence, HOTA"
+    ):
+        CSV.read(tmp_path / "a.csv")
 
 
 def test_parquet_without_pyarrow_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

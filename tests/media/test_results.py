@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from track.formats.mot import read_tracks
 from track.geometry import identity_affine
-from track.media.results import RESULT_COLUMNS, ResultWriter
+from track.media.results import RESULT_COLUMNS, ResultWriter, RotatingWriter
 from track.structures import Detections, Frame, Observation, TrackedFrame, Tracks
 
 NAMES = ["background", "person", "car"]
@@ -75,3 +76,35 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         refused = pytest.raises(ValueError, match=r"full\.csv: write failed at frame 2 \(No space left")
         with refused, ResultWriter(tmp_path / "full.csv", NAMES) as results:
             results.write(tracked(TRACKS, 0.5, 2))
+
+
+def test_a_rotated_file_has_the_header_and_the_rows_of_its_hour(tmp_path: Path) -> None:
+    noon = datetime(2026, 1, 31, 22, tzinfo=UTC)
+    with RotatingWriter(tmp_path / "a.csv", 3600, lambda path: ResultWriter(path, NAMES), noon) as results:
+        for hour in (0, 0.5, 0.9999, 1, 1.9, 5.25):  # nothing between, as a camera was unplugged
+            results.write(tracked(TRACKS, 3600 * hour, round(1000 * hour) + 1))
+    files = sorted(tmp_path.iterdir())
+    starts = ["20260131T220000Z", "20260131T230000Z", "20260201T031500Z"]
+    assert [file.name for file in files] == [f"a-{start}.csv" for start in starts]
+    tables = [list(csv.DictReader(file.open())) for file in files]
+    assert [[row["frame"] for row in table[::2]] for table in tables] == [
+        ["1", "501", "1001"],
+        ["1001", "1901"],
+        ["5251"],
+    ]
+    assert [row["time"] for row in tables[2]] == ["18900.0", "18900.0"]
+
+
+def test_a_rotated_file_is_complete_when_the_next_one_starts_and_none_is_replaced(tmp_path: Path) -> None:
+    start = datetime(2026, 1, 31, tzinfo=UTC)
+    rotating = RotatingWriter(tmp_path / "a.csv", 60, lambda path: ResultWriter(path, NAMES), start)
+    rotating.write(tracked(TRACKS, 0.0, 1))
+    first = rotating._writer
+    rotating.write(tracked(TRACKS, 60.0, 2))
+    assert isinstance(first, ResultWriter)
+    assert first.file.closed
+    again = RotatingWriter(tmp_path / "a.csv", 60, lambda path: ResultWriter(path, NAMES), start)
+    with pytest.raises(ValueError, match=r"a-20260131T000000Z\.csv: exists"):
+        again.write(tracked(TRACKS, 0.0, 1))
+    with pytest.raises(ValueError, match=r"rotate: expected at least 1 s, got 0\.36 s"):
+        RotatingWriter(tmp_path / "a.csv", 0.36, lambda path: ResultWriter(path, NAMES))

@@ -24,9 +24,10 @@ from torchvision.ops import box_iou
 
 from track.analytics import SceneAnalytics
 from track.app.cli import command, instantiate
+from track.checkpoint import install_command
 from track.detection.detector import OWN, Detector, available_detectors, build_detector, load_detector
 from track.detection.source import PrecomputedDetections
-from track.display.overlay import AnnotatedVideo, Overlay
+from track.display.overlay import Overlay, OverlayWriter
 from track.evaluation.calibration import calibrated
 from track.media.results import ResultWriter
 from track.media.sources import FileSource, Selection, find_sources, open_source
@@ -162,7 +163,7 @@ class PipelineComparison:
 def run_both(cfg: DictConfig) -> PipelineComparison:
     """Run both pipelines in turns."""
     if public_tracker() is None:
-        raise ValueError("detections=null: the public tracker is missing, pip install 'grutrack[bench]'")
+        raise ValueError(f"detections=null: the public tracker is missing, {install_command('bench')}")
     torch.manual_seed(0)  # of random weights
     detector: Detector = instantiate(cfg.detector)
     plain: Any
@@ -220,7 +221,7 @@ def costs_after_detection(cfg: DictConfig, detector: Detector) -> dict[str, floa
     results = our_pipeline(cfg, PrecomputedDetections(found, detector.label_names), instantiate(cfg.trackers.gru))
     analytics = SceneAnalytics()
     overlay = Overlay(detector.label_names, analytics)
-    video = AnnotatedVideo(folder / "benchmark.mp4", 30, overlay)
+    video = OverlayWriter(folder / "benchmark.mp4", 30, overlay)
     table = ResultWriter(folder / "benchmark.csv", detector.label_names)
     groups: dict[str, list[Sink]] = {"drawing": [analytics, overlay], "writing": [video, table]}
     with video, table:
@@ -270,4 +271,4 @@ def print_costs(costs: dict[str, float], peer: str) -> None:
         table.add_row(name, f"{value:.3f}", f"{value / costs[peer]:.2f}" if peer in costs else "")
     Console().print(table)
     if peer not in costs:
-        print(f"no ratio to {peer}: pip install 'grutrack[bench]'")
+        print(f"no ratio to {peer}: {install_command('bench')}")

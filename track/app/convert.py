@@ -36,6 +36,8 @@ def main(cfg: DictConfig) -> None:
     check_names(f"source: {source}", "video", [video.name for video in videos])
     for video in videos:
         print(describe(video))
+    for line in target.losses(videos):
+        print(f"note: {line}")
     for file in write_complete(target, output, videos, cfg.overwrite):
         print(f"written: {file} ({target.title})")
 

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from track.analytics import EventFile, SceneAnalytics
 from track.app.cli import command, instantiate
-from track.app.console.outputs import check_outputs
+from track.app.console.inputs import detector_of
+from track.app.console.outputs import OutputFiles, check_outputs
 from track.app.live.controls import WindowControls
 from track.app.live.playback import Playback
-from track.app.predict import check_choices, detector_of
-from track.checkpoint import partial_file
-from track.display.overlay import AnnotatedVideo, Overlay
+from track.checkpoint import install_command
+from track.display.overlay import Overlay, OverlayWriter
 from track.display.window import NO_DISPLAY, has_display
 from track.media.capture import source_name
-from track.media.results import RESULT_SUFFIXES, ResultWriter
+from track.media.results import RESULT_SUFFIXES, ResultWriter, RotatingWriter, Writer, rotated_file
 from track.media.sources import open_source
-from track.pipeline import CAMERA_MODES, Pipeline, Sink, camera_motion_for, detections_from_file
+from track.pipeline import Pipeline, Sink, camera_motion_for, detections_from_file
 
-CHOICES = {"camera": CAMERA_MODES}
 EXAMPLES = {"lines": "{door: [320,480,320,0]}", "zones": "{queue: [[0,200],[200,200],[200,480]]}"}
 
 
@@ -36,14 +35,12 @@ def main(cfg: DictConfig) -> None:
 
 def demo(cfg: DictConfig) -> None:
     """Run the demo of a composed config; output files survive an error or Ctrl-C."""
-    check_choices(cfg, CHOICES)
     output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
     files = [Path(str(file)) for file in output if file is not None]
     in_window = cfg.viewer == "window" or (cfg.viewer is None and not files)
     check_kinds(files, cfg.viewer)
     recording = [Path(str(cfg.viewer))] if str(cfg.viewer).endswith(".rrd") else []
-    written = [*files, *map(partial_file, files), *recording]
-    check_outputs(written, [cfg.source, cfg.detections], cfg.overwrite)
+    check_outputs([*files, *recording], [cfg.source, cfg.detections], cfg.overwrite)
     analytics = scene_analytics(cfg)
     folder = Path(str(cfg.output_dir))
     playback, controls = Playback(), None
@@ -58,13 +55,18 @@ def demo(cfg: DictConfig) -> None:
         pipeline = Pipeline(detections, camera_motion_for(cfg.camera, source), instantiate(cfg.tracker))
         overlay = Overlay(detections.label_names, analytics, playback.status)
         events = EventFile(folder / "events.csv", analytics, detections.label_names)
-        outputs = OutputFiles(files, source.is_live)
+        outputs = OutputFiles(files, are_partial=not source.is_live)
         stack.callback(conclude, cfg, playback, overlay, events, outputs)  # after the files are closed
         stack.enter_context(outputs)
         sinks: list[Sink] = [analytics, overlay, events]
         if cfg.viewer not in (None, "window"):
             sinks.append(rerun_sink(stack, str(cfg.viewer), pipeline, overlay))
-        sinks += [file_sink(stack, file, source.frame_rate, overlay) for file in outputs.written]
+        if cfg.rotate and not source.is_live:
+            raise ValueError(f"rotate: {source.name} has an end, expected a camera or stream")
+        open_writer = partial(file_writer, source.frame_rate, overlay)
+        for file in outputs.written:
+            writer = RotatingWriter(file, 3600 * cfg.rotate, open_writer) if cfg.rotate else open_writer(file)
+            sinks.append(stack.enter_context(writer))
         if in_window:
             controls = stack.enter_context(WindowControls(pipeline, overlay, analytics, folder, playback))
         for result in playback.results(source, pipeline(source)):
@@ -77,31 +79,6 @@ def demo(cfg: DictConfig) -> None:
                     break
         else:
             outputs.finish()
-
-
-class OutputFiles:
-    """The output files, called NAME.partial.SUFFIX until a source that has an end has reached it.
-
-    written: the paths to write to and, after the context, those that there are.
-    """
-
-    def __init__(self, files: Sequence[Path], is_live: bool) -> None:
-        self.files = files
-        self.written = list(files) if is_live else [partial_file(file) for file in files]
-        self._finished = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None and self._finished:
-            for partial, file in zip(self.written, self.files, strict=True):
-                partial.replace(file)
-            self.written = list(self.files)
-
-    def finish(self) -> None:
-        """Every frame was written: once they are closed, the files get their names."""
-        self._finished = True
 
 
 def scene_analytics(cfg: DictConfig) -> SceneAnalytics:
@@ -129,11 +106,11 @@ def check_kinds(files: Sequence[Path], viewer: str | None) -> None:
         raise ValueError(f"viewer: expected window, rerun or a file.rrd, got {viewer}")
 
 
-def file_sink(stack: ExitStack, file: Path, frame_rate: float, overlay: Overlay) -> Sink:
-    """The sink for an output file, chosen by its suffix; `stack` closes it."""
+def file_writer(frame_rate: float, overlay: Overlay, file: Path) -> Writer:
+    """The sink for an output file, chosen by its suffix, to be closed."""
     if file.suffix == ".mp4":
-        return stack.enter_context(AnnotatedVideo(file, frame_rate, overlay))
-    return stack.enter_context(ResultWriter(file, overlay.label_names))
+        return OverlayWriter(file, frame_rate, overlay)
+    return ResultWriter(file, overlay.label_names)
 
 
 def rerun_sink(stack: ExitStack, viewer: str, pipeline: Pipeline, overlay: Overlay) -> Sink:
@@ -141,7 +118,7 @@ def rerun_sink(stack: ExitStack, viewer: str, pipeline: Pipeline, overlay: Overl
     try:
         from track.display.rerun import RerunViewer
     except ImportError as error:
-        raise ValueError("viewer: rerun is missing, pip install 'grutrack[rerun]'") from error
+        raise ValueError(f"viewer: rerun is missing, {install_command('rerun')}") from error
     path = None if viewer == "rerun" else Path(viewer)
     return stack.enter_context(closing(RerunViewer(path, pipeline.tracker, overlay.label_names)))
 
@@ -153,5 +130,6 @@ def conclude(cfg: DictConfig, playback: Playback, overlay: Overlay, events: Even
     playback.print_line(f"{source_name(str(cfg.source))}: {playback.summary()}")
     playback.print_line(overlay.analytics.summary(overlay.label_names))
     images = overlay.save(Path(str(cfg.output_dir)))
-    for file in [*outputs.written, *images, *([events.path] if events.started else [])]:
+    written = [rotated_file(file, "*") if cfg.rotate else file for file in outputs.written]
+    for file in [*written, *images, *([events.path] if events.started else [])]:
         playback.print_line(str(file))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from track.app.cli import command
-from track.app.console.outputs import check_selection
-from track.app.predict import CHOICES as PREDICT_CHOICES
-from track.app.predict import (
-    cached_detections,
-    check_choices,
-    detector_of,
-    output_folder,
-    predict,
-    progress_bar,
-    selection,
-    unreadable_frames,
-)
-from track.checkpoint import partial_file
+from track.app.console.inputs import detections_of, detector_of, selection
+from track.app.console.outputs import check_selection, output_folder, partial_file
+from track.app.console.progress import progress_bar, unreadable_frames
+from track.app.predict import predict
 from track.detection.detector import Detector
 from track.evaluation.classes import (
     AUTO,
@@ -46,7 +36,6 @@ from track.evaluation.detection import (
     precision_recall,
 )
 from track.evaluation.plots import plot_identities, plot_precision_recall
-from track.evaluation.protocol import PROTOCOLS
 from track.evaluation.tracking import (
     Pairs,
     class_row,
@@ -60,17 +49,10 @@ from track.formats.table import read_text
 from track.media.sources import SequenceSource, prefetch
 from track.structures import Detections, Tracks
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "metrics": ("tracking", "detection"),
-    "evaluator": ("trackeval", "motmetrics"),
-    "protocol": PROTOCOLS,
-}
-
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Print the figures and write them to OUTPUT_DIR as CSV."""
-    check_choices(cfg, CHOICES | PREDICT_CHOICES)
     if cfg.metrics == "detection" and cfg.predictions is not None:
         raise ValueError("predictions: expected none with metrics=detection, give detections=FILE")
     if cfg.classes == []:
@@ -138,12 +120,14 @@ def score_detections(cfg: DictConfig, sequences: list[MotSequence], truth: list[
 def detect_all(cfg: DictConfig, sequences: list[MotSequence], detector: Detector | None) -> dict[str, list[Detections]]:
     """The detections of every sequence by its name, one `Detections` per frame."""
     detected = {}
-    with progress_bar() as progress, unreadable_frames(cfg.on_error) as report:
-        for sequence in sequences:
-            with closing(SequenceSource(sequence, report)) as source:
-                detections = cached_detections(cfg, source, detector, progress)
-                frames = prefetch(source if detections.needs_pixels else source.without_pixels())
-                pairs = progress.track(detections.detect(frames), source.frame_count, description=escape(source.name))
+    progress = progress_bar()
+    with unreadable_frames(cfg.on_error) as report:
+        sources = [SequenceSource(sequence, report) for sequence in sequences]
+        detections = [detections_of(cfg, source, detector, progress) for source in sources]
+        with progress:
+            for source, given in zip(sources, detections, strict=True):
+                frames = prefetch(source if given.needs_pixels else source.without_pixels())
+                pairs = progress.track(given.detect(frames), source.frame_count, description=escape(source.name))
                 detected[source.name] = [one for _, one in pairs]
     return detected
 

@@ -23,17 +23,17 @@ from track.app.cli import command
 from track.app.demo import analytics_options, scene_analytics
 from track.app.live.guard import LOOPBACK, Guard
 from track.app.live.web_session import Choice, WebOptions, WebSession
-from track.app.predict import check_choices
+from track.checkpoint import install_command
 from track.formats.mot import VIDEO_SUFFIXES
 from track.media.capture import LiveCapture, source_name
 from track.media.images import to_jpeg
 from track.media.sources import VideoSource, open_source
-from track.pipeline import CAMERA_MODES, camera_motion_for
+from track.pipeline import camera_motion_for
 
 try:
     import gradio
 except ImportError as error:
-    raise ValueError("serve: gradio is missing, pip install 'grutrack[web]'") from error
+    raise ValueError(f"serve: gradio is missing, {install_command('web')}") from error
 
 INTERVAL = 0.1  # seconds between images that go to the browser and come from it
 CACHE_SECONDS = 3600  # after which copies of downloaded files are deleted
@@ -58,11 +58,10 @@ def serve(cfg: DictConfig) -> None:
     Raises ValueError if the port is taken, for wrong lines, zones or modes, and without a password for a host beyond
     this machine.
     """
-    check_choices(cfg, {"camera": CAMERA_MODES})
-    password = None if cfg.password is None else str(cfg.password)
-    if cfg.password is not None:
+    password = "" if cfg.password is None else str(cfg.password)
+    if password:
         cfg.password = "hidden"  # in the config that is saved
-    if str(cfg.host) not in LOOPBACK and not password:
+    elif str(cfg.host) not in LOOPBACK:
         raise ValueError(f"password: expected one with host={cfg.host}, as anyone who reaches the page may watch")
     scene_analytics(cfg)  # raise now if a line or zone is malformed
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -86,7 +85,7 @@ def serve(cfg: DictConfig) -> None:
         blocks = build_page(app).queue(default_concurrency_limit=None)
         stack.callback(blocks.close)
         try:
-            visitors = None if password is None else ("visitor", password)
+            visitors = ("visitor", password) if password else None
             extra: dict[str, Any] = {"auth": visitors, "app_kwargs": {"lifespan": guarded}}
             _, url, _ = blocks.launch(**private, **where, **extra, prevent_thread_lock=True)
         except (OSError, OverflowError) as error:

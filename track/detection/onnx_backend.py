@@ -14,6 +14,8 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
+from track.checkpoint import install_command
+
 MAX_SIZES = 3  # image sizes worth the seconds that an export takes; torch computes the others
 
 
@@ -24,7 +26,7 @@ def use_onnx_runtime(network: FasterRCNN | RetinaNet | FCOS | SSD) -> None:
     not installed.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
-        raise ValueError(f"detector.onnx=true: {', '.join(missing)} is missing, pip install 'grutrack[onnx]'")
+        raise ValueError(f"detector.onnx=true: {', '.join(missing)} is missing, {install_command('onnx')}")
     network.backbone = OnnxModule(network.backbone)
     if isinstance(network, FasterRCNN):
         network.rpn.head = OnnxModule(network.rpn.head)

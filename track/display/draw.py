@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from track.geometry import foot_points
-from track.structures import Tracks
+from track.structures import MAX_COORDINATE, Tracks
 
 Colour = tuple[int, int, int]
 DARK, LIGHT = (30, 30, 30), (255, 255, 255)
@@ -51,17 +51,18 @@ def draw(
 ) -> Tensor:
     """Draw boxes, ids, trails, and a line of text at the top left, on a copy of a (3, H, W) uint8 RGB image.
 
-    captions: the text on each box; by default its id.
+    captions: the text on each box; by default its id. A box that lies outside the image has none.
     """
     array = _to_array(image)
     unit = _unit(array)
     for identity, points in (trails.points if trails else {}).items():
-        _draw_trail(array, list(points), colour_of(identity), unit)
+        _draw_trail(array, points, colour_of(identity), unit)
     ids = tracks.ids.tolist()
-    columns = ids, captions or map(str, ids), tracks.boxes.round().int().tolist()
-    for identity, caption, box in zip(*columns, strict=True):
-        cv2.rectangle(array, tuple(box[:2]), tuple(box[2:]), colour_of(identity), 2 * unit)
-        _draw_label(array, caption, box[0], box[1], colour_of(identity), unit)
+    columns = ids, captions or map(str, ids), _pixels(tracks.boxes), _is_inside(tracks.boxes, image).tolist()
+    for identity, caption, (x1, y1, x2, y2), is_inside in zip(*columns, strict=True):
+        if is_inside:
+            cv2.rectangle(array, (x1, y1), (x2, y2), colour_of(identity), 2 * unit)
+            _draw_label(array, caption, x1, y1, colour_of(identity), unit)
     if text:
         _draw_label(array, text, 0, 0, DARK, unit)
     return _to_image(array)
@@ -78,7 +79,7 @@ def draw_regions(image: Tensor, regions: Mapping[str, Tensor]) -> Tensor:
     array = _to_array(image)
     unit = _unit(array)
     for caption, corners in regions.items():
-        points = corners.round().int().numpy()
+        points = np.array(_pixels(corners), np.int32)
         cv2.polylines(array, [points], len(points) > 2, LIGHT, unit, cv2.LINE_AA)
         if len(points) == 2:
             _draw_arrow(array, points, unit)
@@ -108,7 +109,7 @@ class TrajectoryImage:
         """Extend the paths to a frame's tracks. image: the frame's; another size than before starts again."""
         if self._array.shape[:2] != image.shape[1:]:
             self._array, self._feet = np.zeros((*image.shape[1:], 3), np.uint8), {}
-        columns = tracks.ids.tolist(), foot_points(tracks.boxes).round().int().tolist()
+        columns = tracks.ids.tolist(), _pixels(foot_points(tracks.boxes))
         feet = {identity: (x, y) for identity, (x, y) in zip(*columns, strict=True)}
         width = 2 * _unit(self._array)
         for identity, point in feet.items():
@@ -150,13 +151,26 @@ def _unit(array: np.ndarray) -> int:
     return max(1, round(min(array.shape[:2]) / 360))
 
 
-def _draw_trail(array: np.ndarray, points: list[tuple[float, float]], colour: Colour, unit: int) -> None:
+def _pixels(points: Tensor) -> list[list[int]]:
+    """Coordinates as OpenCV takes them, rounded: it refuses those beyond 32 bits, and what is no number."""
+    limit = MAX_COORDINATE
+    return torch.nan_to_num(points.double(), 0.0, limit, -limit).clamp(-limit, limit).round().int().tolist()
+
+
+def _is_inside(boxes: Tensor, image: Tensor) -> Tensor:
+    """(N,) bool, which boxes lie inside an image at least in part."""
+    _, height, width = image.shape
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return (x1 < width) & (y1 < height) & (x2 >= 0) & (y2 >= 0)
+
+
+def _draw_trail(array: np.ndarray, points: Sequence[tuple[float, float]], colour: Colour, unit: int) -> None:
     """Draw a trail from its newest point backwards, fading."""
-    for age, (start, end) in enumerate(zip(points[-2::-1], points[:0:-1], strict=True)):
+    pixels = _pixels(torch.tensor(list(points), dtype=torch.float64))
+    for age, (start, end) in enumerate(zip(pixels[-2::-1], pixels[:0:-1], strict=True)):
         fade = 1 - age / len(points)
-        (x1, y1), (x2, y2) = start, end
         faded = [round(fade * part) for part in colour]
-        cv2.line(array, (round(x1), round(y1)), (round(x2), round(y2)), faded, unit, cv2.LINE_AA)
+        cv2.line(array, start, end, faded, unit, cv2.LINE_AA)
 
 
 def _draw_arrow(array: np.ndarray, points: np.ndarray, unit: int) -> None:

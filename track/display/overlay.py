@@ -72,7 +72,7 @@ class Overlay:
         return captions
 
 
-class AnnotatedVideo:
+class OverlayWriter:
     """A sink that writes an overlay's images to an mp4; the overlay comes earlier among the sinks.
 
     Raises ValueError as `VideoWriter` does.

@@ -58,7 +58,8 @@ class Format(NamedTuple):
     """A file format. name: the option's value. title: what people call it.
 
     matches: whether a path holds this format, by its content. read: every video at a path; raises ValueError with the
-    file and the line or key of what is malformed. write: videos into a folder; the files that were written.
+    file and the line or key of what is malformed. write: videos into a folder; the files that were written. losses: a
+    line for each thing that writing loses.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Format(NamedTuple):
     matches: Callable[[Path], bool]
     read: Callable[[Path], list[AnnotatedVideo]]
     write: Callable[[Path, Sequence[AnnotatedVideo]], list[Path]]
+    losses: Callable[[Sequence[AnnotatedVideo]], list[str]] = lambda videos: []
 
 
 def files_at(path: Path, suffix: str) -> list[Path]:

@@ -17,7 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from track.checkpoint import first_line
+from track.checkpoint import first_line, install_command, printable
 from track.formats.annotated import (
     IGNORED_REGION,
     REGION_NAME,
@@ -39,8 +39,10 @@ Records = Iterable[tuple[str, Values]]  # where each row is, and its values by c
 
 
 def matches(suffix: str, path: Path) -> bool:
-    """Whether `path` is a file, or a folder of files, of that suffix with the columns in its first row."""
+    """Whether `path` is a file of that suffix, or a folder of files whose first row has the columns."""
     files = files_at(path, suffix)
+    if path.is_file():
+        return bool(files)
     try:
         _, first = next(iter(RECORDS[suffix](files[0])), ("", {})) if files else ("", {})
     except ValueError as error:
@@ -59,6 +61,13 @@ def write(suffix: str, folder: Path, videos: Sequence[AnnotatedVideo]) -> list[P
 
 
 def _read_file(file: Path, records: list[tuple[str, Values]]) -> AnnotatedVideo:
+    if not records:
+        raise ValueError(f"{file}: expected a row per box, found none")
+    where, first = records[0]
+    if missing := [column for column in REQUIRED if column not in first]:
+        got = printable(", ".join(str(column) for column in first if column is not None))[:80]
+        commas = ", separated by commas" if file.suffix.lower() == ".csv" else ""
+        raise ValueError(f"{where}: expected the columns {', '.join(REQUIRED)}{commas}: no {missing[0]} in {got}")
     names = sorted({str(values.get("class")) for _, values in records} - {REGION_NAME})
     labels = {name: label for label, name in enumerate(names, 1)} | {REGION_NAME: IGNORED_REGION}
     rows = [_row(where, values, labels) for where, values in records]
@@ -161,7 +170,7 @@ def _pyarrow(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ValueError("Parquet needs pyarrow: pip install 'grutrack[parquet]'") from error
+        raise ValueError(f"Parquet needs pyarrow: {install_command('parquet')}") from error
 
 
 RECORDS: dict[str, Callable[[Path], Records]] = {

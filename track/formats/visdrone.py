@@ -54,6 +54,13 @@ def write(folder: Path, videos: Sequence[AnnotatedVideo]) -> list[Path]:
     return [write_text(folder / "annotations" / f"{video.name}.txt", _rows(video)) for video in videos]
 
 
+def losses(videos: Sequence[AnnotatedVideo]) -> list[str]:
+    """A line with the classes that become `others`."""
+    names = {video.name_of(label) for video in videos for label in video.labels()}
+    unknown = sorted(name for name in names if name.lower() not in CLASSES)
+    return [f"VisDrone has no class {', '.join(unknown)}: written as others"] if unknown else []
+
+
 def _files(path: Path) -> list[Path]:
     return files_at(path / "annotations" if (path / "annotations").is_dir() else path, ".txt")
 
@@ -81,4 +88,4 @@ def _rows(video: AnnotatedVideo) -> Iterator[str]:
             yield f"{number},{identity},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.6g},{visdrone},0,0\n"
 
 
-VISDRONE = Format("visdrone", "VisDrone-MOT", matches, read, write)
+VISDRONE = Format("visdrone", "VisDrone-MOT", matches, read, write, losses)

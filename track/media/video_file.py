@@ -36,8 +36,8 @@ class VideoFile:
     report: receives a line if frames are missing in a damaged file; by default that raises ValueError after the last
     frame.
     container: the open file, if it is open already; the first iteration uses it, later ones open the file again.
-    is_one_of_several: whether a folder of videos was named, so that a file beside it may be another video's. Raises
-    ValueError if the file cannot be opened or is no video.
+    is_one_of_several: whether a folder of videos was named, so that a file beside it may be another video's, and this
+    one is not held open until it is iterated. Raises ValueError if the file cannot be opened or is no video.
     """
 
     is_live = False
@@ -60,6 +60,8 @@ class VideoFile:
         self.frame_count = stream.frames or None  # None for mkv and webm, which state none
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         self.frame_rate = rate if 0 < rate < 1000 else 30.0
+        if is_one_of_several:
+            self.close()
 
     def __iter__(self) -> Iterator[Frame]:
         container = self._container or open_video(self.path)

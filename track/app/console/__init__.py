@@ -1,1 +1,1 @@
-"""What the command line consists of: options, help, and checks of outputs."""
+"""What the command line consists of: options and help, what a config takes in and writes, and progress."""

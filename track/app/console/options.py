@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +16,8 @@ from omegaconf import Container, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from track.checkpoint import first_line, printable
+from track.evaluation.protocol import PROTOCOLS
+from track.pipeline import CAMERA_MODES
 
 COMMANDS = ("predict", "evaluate", "train", "demo", "serve", "prepare-data", "convert", "benchmark")
 CONFIGS = "track.conf"
@@ -26,11 +29,27 @@ COUNTS = {  # the last part of an option that counts something, so that it is at
     *("threads", "repeats", "frames", "stride", "upload_limit", "batch_size", "episodes", "batches"),
     *("hidden", "rounds", "min_hits", "log_every_n_steps", "check_val_every_n_epoch"),
 }
-UNUSED = {  # what an option makes of no use: options, or groups of them
-    "predictions": (
-        *("source", "detections", "scores", "camera", "postprocess", "tracker", "detector", "on_error", "overwrite"),
-    ),
-    "detections": ("detector",),
+TRACKING = ("camera", "postprocess", "tracker", "overwrite")
+UNUSED: list[tuple[str, Callable[[Any], bool], str, tuple[str, ...]]] = [
+    # an option, its values that make others of no use, how that is said, and the others or their groups
+    ("predictions", bool, "beside predictions=", ("source", "detections", "scores", "detector", "on_error", *TRACKING)),
+    ("detections", bool, "beside detections=", ("detector",)),
+    ("detections", lambda file: file is None, "without detections=", ("scores",)),
+    ("metrics", lambda kind: kind == "detection", "with metrics=detection", ("evaluator", *TRACKING)),
+    ("trackers", bool, "here, all are compared: see trackers.gru and others", ("tracker",)),
+]
+FLAGS = {  # Hydra's
+    *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r"),
+    *("--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn", "--config-dir"),
+    *("-cd", "--experimental-rerun", "--info", "-i"),
+}
+CHOICES: dict[str, tuple[str, ...]] = {  # of options with a word of a few as their value
+    "camera": CAMERA_MODES,
+    "postprocess": ("none", "interpolate", "smooth"),
+    "on_error": ("stop", "skip"),
+    "metrics": ("tracking", "detection"),
+    "evaluator": ("trackeval", "motmetrics"),
+    "protocol": PROTOCOLS,
 }
 FREE_OPTIONS = ("trainer.devices",)  # a number or a word, auto
 MULTIRUN = "-m", "--multirun"
@@ -61,6 +80,13 @@ def check_options(config: str, options: Sequence[str]) -> None:
     _note_unused(overrides, chosen)
 
 
+def check_choices(cfg: DictConfig) -> None:
+    """Raise ValueError for an option of a run's config that is none of its choices."""
+    for key, choices in CHOICES.items():
+        if key in cfg and cfg[key] not in choices:
+            raise ValueError(f"{key}: expected one of {', '.join(choices)}, got {cfg[key]}")
+
+
 def quote_paths(options: Sequence[str]) -> list[str]:
     """The options with the values of paths quoted for Hydra's grammar, in which a name may hold no `=`, `(` or space.
 
@@ -72,9 +98,14 @@ def quote_paths(options: Sequence[str]) -> list[str]:
 
 
 def _check_words(options: Sequence[str]) -> None:
-    """Raise ValueError for a word that is neither `key=value` nor the value of one of Hydra's flags."""
-    for before, option in zip(["", *options], options, strict=False):
+    """Raise ValueError for a word that is neither `key=value` nor one of Hydra's flags or the value of one."""
+    for before, option, after in zip(["", *options], options, [*options[1:], ""], strict=False):
+        flag, _, value = option.partition("=")
         is_value = before.startswith("-") and before not in MULTIRUN
+        if flag.startswith("-") and flag not in FLAGS and not is_value:
+            key = flag.lstrip("-").replace("-", "_")
+            given = value or (after if after and "=" not in after and not after.startswith("-") else "VALUE")
+            raise ValueError(f"{printable(flag)}: expected {printable(key)}={printable(given)}; see --help")
         if "=" not in option and not option.startswith(("-", "~")) and not is_value:
             shown = printable(option)
             raise ValueError(f"{shown}: expected key=value, such as source={shown}; see --help")
@@ -83,10 +114,11 @@ def _check_words(options: Sequence[str]) -> None:
 def _note_unused(overrides: Sequence[str], chosen: DictConfig) -> None:
     """Say which of the given options have no effect."""
     keys = [override.lstrip("+").partition("=")[0] for override in overrides]
-    for reason, options in UNUSED.items():
-        unused = [key for key in keys if key.split(".")[0] in options]
-        if reason in chosen and chosen[reason] is not None and unused:
-            print(f"note: {', '.join(unused)} {'have' if len(unused) > 1 else 'has'} no effect beside {reason}=")
+    for option, is_cause, reason, others in UNUSED:
+        unused = [key for key in keys if key.split(".")[0] in others]
+        if unused and option in chosen and is_cause(chosen[option]):
+            print(f"note: {', '.join(unused)} {'have' if len(unused) > 1 else 'has'} no effect {reason}")
+            keys = [key for key in keys if key not in unused]
 
 
 def _check_sweep(overrides: Sequence[str]) -> None:

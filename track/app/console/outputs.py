@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+from omegaconf import DictConfig
 
 from track.app.cli import saved_config
 from track.formats.mot import RESULT_ROW
@@ -16,18 +19,61 @@ from track.media.video_writer import is_own_video
 SELECTION = ("split", "stride", "drop_rate")  # options that say which frames of a sequence are used
 
 
-def check_outputs(files: Sequence[Path], inputs: Iterable[object], overwrite: bool) -> None:
+def output_folder(cfg: DictConfig) -> Path:
+    """Make the folder that results go to. Raises ValueError, before any work, if that fails."""
+    folder = Path(str(cfg.output_dir))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output_dir: expected a folder that can be written ({error})") from error
+    return folder
+
+
+def partial_file(path: Path) -> Path:
+    """The name of a result that may be cut, beside the one that it gets when it is complete."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+class OutputFiles:
+    """Output files, called NAME.partial.SUFFIX until they are complete: inside, they are written; outside, renamed.
+
+    are_partial: False for those of a source without an end, which have their own names from the start.
+    written: the paths to write to and, after the context, those that there are.
+    """
+
+    def __init__(self, files: Sequence[Path], are_partial: bool = True) -> None:
+        self.files = files
+        self.written = [partial_file(file) if are_partial else file for file in files]
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None and self._finished:
+            for partial, file in zip(self.written, self.files, strict=True):
+                partial.replace(file)
+            self.written = list(self.files)
+
+    def finish(self) -> None:
+        """Every frame was written: once they are closed, the files get their names."""
+        self._finished = True
+
+
+def check_outputs(files: Iterable[Path], inputs: Iterable[object], overwrite: bool) -> None:
     """Raise ValueError for an output that is an input or another output, by whatever path or link.
 
-    Unless `overwrite`, also for a file that exists and is no result of this program.
+    The same goes for its partial file. Unless `overwrite`, also for a file that exists and is no result of this
+    program.
     """
-    taken = [Path(str(path)) for path in inputs if path is not None]
-    for file in files:
-        if any(_is_same(file, path) for path in taken):
+    taken = {identity for path in inputs if path is not None for identity in _identities(Path(str(path)))}
+    for file in (one for path in files for one in (path, partial_file(path))):
+        identities = _identities(file)
+        if not taken.isdisjoint(identities):
             raise ValueError(f"output: {file}: expected a file that is neither an input nor another output")
         if not overwrite and file.exists() and not is_own_result(file):
             raise ValueError(f"output: {file}: exists and is no result of this program; overwrite=true replaces it")
-        taken.append(file)
+        taken |= identities
 
 
 def is_own_result(file: Path) -> bool:
@@ -87,8 +133,14 @@ def _is_of_a_detector(folder: Path) -> bool:
     return saved_config(folder).get("detections", "") is None
 
 
-def _is_same(file: Path, other: Path) -> bool:
+def _identities(file: Path) -> set[object]:
+    """What is equal for paths of one file: the path without links and, if the file exists, where it is on the disk."""
     try:
-        return file.resolve() == other.resolve() or file.samefile(other)
-    except OSError:  # one of them does not exist
-        return False
+        path = file.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return {file}
+    try:
+        status = path.stat()
+    except OSError:  # it does not exist
+        return {path}
+    return {path, (status.st_dev, status.st_ino)}

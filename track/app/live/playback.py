@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.markup import escape
 
-from track.app.predict import print_line, progress_bar
+from track.app.console.progress import print_line, progress_bar
 from track.media.capture import LiveCapture
 from track.media.sources import VideoSource
 from track.structures import Frame, TrackedFrame

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from track.analytics import EventFile, SceneAnalytics
 from track.app.cli import instantiate
+from track.app.live.playback import RECENT
 from track.detection.detector import (
     OWN,
     PACKAGED,
@@ -30,13 +31,12 @@ from track.detection.detector import (
     selectable_classes,
 )
 from track.detection.source import DetectionSource
-from track.display.overlay import AnnotatedVideo, Overlay
+from track.display.overlay import Overlay, OverlayWriter
 from track.media.results import RESULT_SUFFIXES, ResultWriter
 from track.pipeline import Pipeline, Sink
 from track.structures import Detections, Frame
 from track.tracking.camera_motion import CameraMotion, OpticalFlow, Static
 
-RECENT = 30  # frames that the speed is measured over
 CACHED_DETECTORS = 4
 
 
@@ -131,7 +131,7 @@ class View:
         for suffix in RESULT_SUFFIXES:
             self.sinks.append(stack.enter_context(ResultWriter(folder / f"tracks-{part}{suffix}", names)))
         if frame_rate is not None:
-            video = AnnotatedVideo(folder / f"tracked-{part}.mp4", frame_rate, self.overlay)
+            video = OverlayWriter(folder / f"tracked-{part}.mp4", frame_rate, self.overlay)
             self.sinks.append(stack.enter_context(video))
 
     def step(self, frame: Frame) -> Tensor:
