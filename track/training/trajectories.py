@@ -18,6 +18,7 @@ from track.detection.source import with_probabilities
 from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
 from track.structures import Detections, Tracks
 from track.tracking.association import assign
+from track.training.run import LazyDataLoader
 
 HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation for which the prediction is trained
 BOX_NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width, height, in box sizes: YOLOX on DanceTrack
@@ -165,9 +166,7 @@ class TrajectoryDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented windows, shuffled."""
         drop_last = len(self.train) > self.batch_size
-        return DataLoader(
-            self.train, self.batch_size, shuffle=True, drop_last=drop_last, num_workers=1, persistent_workers=True
-        )
+        return LazyDataLoader(self.train, self.batch_size, shuffle=True, drop_last=drop_last, num_workers=1)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Windows of the held-out sequences, unchanged."""
