@@ -21,6 +21,7 @@ from yaml import YAMLError
 from track import __version__
 from track.app.console.help import help_text, overview
 from track.app.console.options import COMMANDS, CONFIGS, MULTIRUN, check_options, quote_paths
+from track.app.console.trust import check_targets
 from track.checkpoint import atomic_write, first_line, printable
 from track.media.capture import is_url, silence_opencv, source_name
 
@@ -85,6 +86,8 @@ def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[Dict
     def wrapper(cfg: DictConfig) -> None:
         signal.signal(signal.SIGTERM, _terminate)
         try:
+            if not cfg.get("trust_config"):
+                check_targets(cfg)
             function(cfg)
             _save_config(cfg)
         except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
