@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
@@ -59,7 +60,11 @@ def run(command: str, options: Sequence[str]) -> None:
         application = import_module(f"track.app.{module}").main
     except ValueError as error:  # a mistake, or an extra that is missing
         _refuse(reason_of(error))
-    application()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them in many lines
+    try:
+        application()
+    except (OSError, HydraException) as error:  # Hydra's own, such as a folder that it cannot make
+        _refuse(reason_of(error))
 
 
 def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:

@@ -27,7 +27,7 @@ from track.app.predict import (
     selection,
     unreadable_frames,
 )
-from track.checkpoint import partial_file
+from track.checkpoint import atomic_write, partial_file
 from track.detection.detector import Detector
 from track.evaluation.classes import (
     AUTO,
@@ -201,6 +201,7 @@ def print_figures(figures: pd.DataFrame) -> None:
 def write_figures(figures: pd.DataFrame, file: Path) -> None:
     """CSV with six decimals. Raises ValueError if it cannot be written."""
     try:
-        figures.to_csv(file, index_label="sequence", float_format="%.6f")
+        with atomic_write(file) as temporary:
+            figures.to_csv(temporary, index_label="sequence", float_format="%.6f")
     except OSError as error:
         raise ValueError(f"output_dir: expected a folder that can be written ({error})") from error

@@ -7,6 +7,7 @@ import math
 import pickle
 import warnings
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint, or leave the old one."""
         with atomic_write(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            content = BytesIO()
+            torch.save(checkpoint, content)  # to a file, it answers a full disk with an error of its own
+            temporary.write_bytes(content.getbuffer())
 
 
 @command("train")
