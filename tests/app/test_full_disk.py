@@ -6,15 +6,12 @@ file in its place, because permissions do not bind root.
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.app.conftest import EVERY_BOX
-from tests.conftest import Call
+from tests.conftest import Call, file_size_limit
 from track.tracking.recurrent import RecurrentMotion, save_motion
 
 FILE = "detections=det/det.txt"
@@ -43,17 +40,6 @@ COMMANDS = {  # with the bytes that fit on the disk
 }
 
 
-@contextmanager
-def disk(size: int) -> Iterator[None]:
-    """No file gets longer than that many bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -73,7 +59,7 @@ def command(request: pytest.FixtureRequest, streets: Path, detector: str, tmp_pa
 def test_a_full_disk_is_one_line_and_nothing_that_looks_whole(
     command: list[str], size: int, tmp_path: Path, call: Call
 ) -> None:
-    with disk(size):
+    with file_size_limit(size):
         full = call(*command)
     assert full.code == 1
     assert len(full.err.strip().splitlines()) == 1, full.err
@@ -84,7 +70,7 @@ def test_a_full_disk_is_one_line_and_nothing_that_looks_whole(
     whole = files_in(tmp_path / "out")
     cut = {name for name in left if "partial" not in name and left[name] != whole[name] and name != "metrics.csv"}
     assert cut == set()
-    with disk(size):
+    with file_size_limit(size):
         assert call(*command).code == 1
     again = files_in(tmp_path / "out")
     lost = {name for name in whole if "partial" not in name and again.get(name) != whole[name]}
@@ -103,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(command: list[str], tmp_pat
 def test_weights_that_do_not_fit_leave_the_old_ones(tmp_path: Path) -> None:
     file = save_motion(RecurrentMotion(hidden=4), tmp_path / "a.safetensors")
     before = file.read_bytes()
-    with disk(1000), pytest.raises(OSError, match="File too large"):
+    with file_size_limit(1000), pytest.raises(OSError, match="File too large"):
         save_motion(RecurrentMotion(hidden=8), file)
     assert files_in(tmp_path) == {"a.safetensors": before}
 

@@ -111,10 +111,10 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame], path: str | Path) -> No
     _save(figure, path, dpi=110)
 
 
-def _save(figure: Figure, path: str | Path, **options: float) -> None:
+def _save(figure: Figure, path: str | Path, dpi: float | None = None) -> None:
     """Write a PNG, or leave the old one."""
     with atomic_write(Path(path)) as temporary:
-        figure.savefig(temporary, format="png", **options)
+        figure.savefig(temporary, format="png", dpi=dpi or "figure")
 
 
 def _metric_group(column: str) -> str:

@@ -67,7 +67,7 @@ def save_image(path: str | Path, image: Tensor) -> Path:
     Missing folders are created. Raises ValueError if the file cannot be written.
     """
     try:
-        content = cv2.imencode(Path(path).suffix, to_bgr(image))[1]
+        content = bytes(cv2.imencode(Path(path).suffix, to_bgr(image))[1])
         with atomic_write(Path(path)) as temporary:
             temporary.write_bytes(content)
     except (OSError, cv2.error) as error:
