@@ -1,5 +1,6 @@
 # make demo: the whole pipeline, small, without a download. make test: every test. make check: what CI runs.
-# make fuzz: mutated files for every reader, FUZZ_CASES of each. make soak: a million of them, and a day of a camera.
+# make fuzz: mutated files for every reader, FUZZ_CASES of each. make soak: a million of them, KILLS of every command,
+# and a day of a camera.
 # make ablation: what each part of the model is worth, hours on two cores; TRACK_DATA names the data.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +26,7 @@ fuzz: .venv/tested
 
 soak: .venv/tested
 	FUZZ_CASES=$${FUZZ_CASES:-50000} $(BIN)/pytest -q tests/test_fuzz.py
+	KILLS=$${KILLS:-20} $(BIN)/pytest -q -s tests/app/test_kills.py
 	$(BIN)/python scripts/soak.py
 
 define install

@@ -35,9 +35,10 @@ def prepare(dataset: DataSet, root: Path, names: str = "", sha256: str | None = 
     """
     home = root / dataset.name
     print(f"{dataset.name}: {dataset.page}, licence: {dataset.licence}")
-    if home.exists():
-        return home
     work = home.with_name(f".{dataset.name}.part")
+    if home.exists():
+        shutil.rmtree(work, ignore_errors=True)  # left by a kill
+        return home
     if sha256 is not None and len(dataset.archives) != 1:
         raise ValueError(f"sha256: expected none for {dataset.name}, whose server publishes the checksums")
     urls = [Archive(url, sha256=sha256) for url in dataset.archives]

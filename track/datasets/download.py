@@ -219,6 +219,7 @@ def lay_out(unpacked: Path, root: Path) -> int:
         _lay_out_sequence(folder, root)
     penn_fudan = sorted({annotations.parent for annotations in unpacked.rglob("Annotation") if annotations.is_dir()})
     for folder in penn_fudan:
+        shutil.rmtree(root, ignore_errors=True)  # left by an interrupted run
         folder.replace(root)
     return len(sequences) + len(penn_fudan)
 
