@@ -88,7 +88,7 @@ def check_checkpoints(folder: Path, whole: Path, is_done: bool) -> None:
     name = "out/motion.safetensors"
     assert left.get(name, None if is_done else expected[name]) == expected[name]
     if is_done:
-        assert left.keys() == expected.keys()
+        assert expected.keys() - left.keys() <= {"out/reliability.png"}  # drawn by the run that validates
         pd.testing.assert_frame_equal(*(pd.read_csv(run / "out/metrics.csv") for run in (folder, whole)))
 
 
