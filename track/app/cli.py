@@ -143,7 +143,7 @@ def _refuse(line: str) -> NoReturn:
 
 def _save_config(cfg: DictConfig) -> None:
     """Write a run's config into its output_dir, unless a file of that name there is none of ours."""
-    with suppress(OmegaConfBaseException, OSError):
+    with suppress(OmegaConfBaseException):
         file = Path(str(cfg.output_dir)) / CONFIG_FILE
         if file.parent.resolve() == Path(str(cfg.get("predictions"))).resolve():
             return  # the results' own config says how they were made
