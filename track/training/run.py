@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 Item = TypeVar("Item")
 
@@ -69,8 +69,23 @@ class RandomState(lightning.Callback):
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
+class SeededSampler(Sampler[tuple[int, int]]):
+    """Indices below `count` in random order, each with a seed for its item: what is random is drawn in the process that
+    trains, whose state checkpoints carry, and not in workers."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order, seeds = torch.randperm(self.count), torch.randint(2**62, (self.count,))
+        return zip(order.tolist(), seeds.tolist(), strict=True)
+
+
 class LazyDataLoader(DataLoader[Item]):
-    """A DataLoader whose order, workers and seeds are drawn when its first batch is taken.
+    """A DataLoader whose order and seeds are drawn when its first batch is taken.
 
     Lightning makes iterators early, and in a resumed run at another moment and in another number.
     """
