@@ -48,7 +48,6 @@ def started(folder: Path, command: list[str]) -> multiprocessing.Process:
     """The command in a process, and a process group, of its own."""
 
     def run() -> None:
-        os.setpgid(0, 0)
         os.chdir(folder)
         with (folder / "log").open("a") as log:
             os.dup2(log.fileno(), 1)
@@ -59,6 +58,7 @@ def started(folder: Path, command: list[str]) -> multiprocessing.Process:
     folder.mkdir(exist_ok=True)
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
+    os.setpgid(process.pid or 0, 0)  # its workers die with it
     return process  # type: ignore[return-value]
 
 
