@@ -1,6 +1,6 @@
 # make demo: the whole pipeline, small, without a download. make test: every test. make check: what CI runs.
-# make fuzz: mutated files for every reader, FUZZ_CASES of each. make soak: a million of them, a day of a camera as fast
-# as it goes, and MINUTES (60) of a real one with files written and the page watched.
+# make fuzz: mutated files for every reader, FUZZ_CASES of each. make soak: a million of them, KILLS of every command, a
+# day of a camera as fast as it goes, and MINUTES (60) of a real one with files written and the page watched.
 # make audit: advisories for the versions in constraints.txt; AUDIT=--offline-ok where there may be no network.
 # make ablation: what each part of the model is worth, hours on two cores; TRACK_DATA names the data.
 PYTHON ?= python3
@@ -27,6 +27,7 @@ fuzz: .venv/tested
 
 soak: .venv/tested
 	FUZZ_CASES=$${FUZZ_CASES:-50000} $(BIN)/pytest -q tests/test_fuzz.py
+	KILLS=$${KILLS:-20} $(BIN)/pytest -q -s tests/app/test_kills.py
 	$(BIN)/python scripts/soak.py
 	$(BIN)/python scripts/soak_live.py $(MINUTES)
 

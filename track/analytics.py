@@ -9,6 +9,7 @@ file. Its memory grows with the number of distinct ids, never with the number of
 from __future__ import annotations
 
 import csv
+import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from track.checkpoint import atomic_write
 from track.geometry import foot_points
 from track.structures import TrackedFrame, Tracks, class_name
 
@@ -63,21 +65,26 @@ class EventFile:
             (f"{e.time:.3f}", e.id, class_name(e.label, self.label_names), e.kind, e.name, e.direction)
             for e in self.analytics.events
         ]
-        if self.started:
-            self._append("a", rows)
-        elif rows or self.analytics.lines or self.analytics.zones:
-            self._append("w", [EVENT_COLUMNS, *rows])
-            self.started = True
-
-    def _append(self, mode: Literal["a", "w"], rows: Sequence[tuple[object, ...]]) -> None:
-        if not rows:
-            return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open(mode, newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(rows)
+            if not self.started and (rows or self.analytics.lines or self.analytics.zones):
+                with atomic_write(self.path) as temporary:
+                    _append(temporary, [EVENT_COLUMNS, *rows])
+                self.started = True
+            elif rows:
+                _append(self.path, rows)
         except OSError as error:
             raise ValueError(f"{self.path}: expected a file that can be written ({error.strerror})") from error
+
+
+def _append(file: Path, rows: Sequence[tuple[object, ...]]) -> None:
+    """Append rows, or none of them."""
+    size = file.stat().st_size if file.exists() else 0
+    try:
+        with file.open("a", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(rows)
+    except OSError:
+        os.truncate(file, size)
+        raise
 
 
 class SceneAnalytics:

@@ -136,6 +136,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as file:  # a power failure shall not leave an empty file under the name
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # which a failed write, as on a full disk, does not say
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 import track
 from tests.conftest import Call
 from track.app.console.options import COMMANDS, CONFIGS, quote_paths
+from track.app.console.trust import check_targets
 from track.detection.detector import available_detectors
+from track.tracking.motion import Kalman
+
+
+class Still(Kalman):
+    """A user's own motion model."""
+
 
 CONF = Path(__file__).parents[2] / "conf"
 VARIANTS = [
@@ -184,3 +192,63 @@ def test_a_sweep_runs_once_for_each_value(streets: Path, tmp_path: Path, call: C
     done = call("predict", *options, "-m", "hydra.sweep.dir=sweep")
     assert done.code == 0, done.err
     assert sorted(file.parent.name for file in (tmp_path / "sweep").rglob("street-04-00.txt")) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("tracker._target_=os.system", "tracker._target_"),
+        ("+tracker.motion._target_=os.system", "tracker.motion._target_"),
+        ("+tracker.x={_target_: builtins.eval, _args_: ['open(chr(104), chr(119))']}", "tracker.x._target_"),
+        ("+tracker.x={_target_: torch.load, f: a.pt, weights_only: false}", "tracker.x._target_"),
+        ("+tracker.x={_target_: os.system, _partial_: true}", "tracker.x._target_"),
+        ("+tracker.x=[1, [{_target_: os.system, command: 'touch hacked'}]]", "tracker.x.1.0._target_"),
+        ("+tracker.x={_target_: hydra.utils.get_method, path: os.system}", "tracker.x.path"),
+        ("+tracker.x={_target_: hydra.utils.get_method, path: track.checkpoint.os.system}", "tracker.x.path"),
+        ("+tracker.x={_target_: hydra.utils.get_method, _args_: [os.system]}", "tracker.x._target_"),
+        ("+tracker.x={_target_: hydra.utils.instantiate, config: {}}", "tracker.x._target_"),
+        ("+tracker.x={_target_: track.tracking.tracker.torch.load, f: a.pt}", "tracker.x._target_"),
+        ("+tracker.x={_target_: track.app.cli.instantiate}", "tracker.x._target_"),
+        ("+tracker.x={_target_: track.checkpoint.atomic_write, path: a}", "tracker.x._target_"),
+        ("tracker._target_=${oc.decode:os.system}", "tracker._target_"),
+        ("+hydra.callbacks.x={_target_: os.system, command: 'touch hacked'}", "hydra.callbacks.x._target_"),
+        ("hydra.job_logging.handlers.console.class=os.system", "hydra.job_logging.handlers.console.class"),
+        ("--config-dir=.", "--config-dir=."),
+        ("--experimental-rerun=a.pickle", "--experimental-rerun=a.pickle"),
+        ("hydra.searchpath=[file:///tmp]", "hydra.searchpath=[file:///tmp]"),
+    ],
+)
+def test_a_config_names_code_of_this_program_only(option: str, key: str, tmp_path: Path, call: Call) -> None:
+    done = call("predict", "source=absent", "detections=x.txt", "output_dir=out", option)
+    assert done.code == 1
+    assert done.err.startswith(f"error: {key}: "), done.err
+    assert done.err.endswith("; trust_config=true permits it\n")
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "hacked").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_is_found_behind_interpolations_and_in_the_settings_of_logging() -> None:
+    made = OmegaConf.create({"a": "${oc.create:${b}}", "b": "{_target_: os.system}"})
+    with pytest.raises(ValueError, match=r"^a\._target_: expected a part of grutrack, not os\.system; trust_config=tr"):
+        check_targets(made)
+    with pytest.raises(ValueError, match=r"^hydra\.x\.\(\): expected a part of grutrack, not os\.system"):
+        check_targets(OmegaConf.create({"x": {"()": "os.system"}}), "hydra")
+    check_targets(OmegaConf.create({"x": {"class": "logging.StreamHandler"}}), "hydra")
+    deep = functools.reduce(lambda inner, _: {"a": inner}, range(60), {"_target_": "os.system"})
+    with pytest.raises(ValueError, match="expected a config of at most 50 levels"):
+        check_targets(OmegaConf.create(deep))
+
+
+def test_a_trusted_config_names_any_code(streets: Path, call: Call) -> None:
+    options = f"source={streets}", "sequences=[street-04-00]", "detections=det/det.txt", "output_dir=out"
+    foreign = "+tracker.motion._target_=tests.app.test_cli.Still"
+    assert "expected a part of grutrack, not tests.app.test_cli.Still" in call("predict", *options, foreign).err
+    for trusted in ([foreign, "trust_config=true"], ["+tracker.motion._target_=track.tracking.motion.Kalman"]):
+        done = call("predict", *options, *trusted, "tracker=gru_byte", "overwrite=true")
+        assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(("config", "options"), VARIANTS)
+def test_the_configs_of_the_package_need_no_trust(config: str, options: list[str]) -> None:
+    check_targets(composed(config, *options))

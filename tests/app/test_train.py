@@ -6,17 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from tests.conftest import Call
 from tests.evaluation.test_plots import LINE_COLOURS, pixels_of
 from track.evaluation.plots import plot_reliability
 from track.tracking.recurrent import load_motion
-from track.training.association import PROBABILITIES
+from track.training.association import PROBABILITIES, AssociationModule
+from track.training.detector import DetectorModule
+from track.training.motion import MotionModule
 
 
 def test_training_motion_writes_weights_that_predict_uses(streets: Path, tmp_path: Path, call: Call) -> None:
@@ -67,6 +72,53 @@ def test_a_signal_ends_a_training_with_the_weights_so_far(
     assert complaint.decode().splitlines()[-1] in ("interrupted", "terminated")
     assert "weights: run/motion.safetensors" in told.decode()
     assert load_motion(tmp_path / "run/motion.safetensors").options["cell"] == "gru"
+
+
+def interrupted(step: Callable[..., Tensor], epoch: int) -> Callable[..., Tensor]:
+    """A training step during whose second batch of an epoch Ctrl-C is pressed."""
+
+    def training_step(module: Any, batch: Any, index: int) -> Tensor:
+        if (module.current_epoch, index) == (epoch, 1):
+            raise KeyboardInterrupt
+        return step(module, batch, index)
+
+    return training_step
+
+
+@pytest.mark.parametrize(
+    ("task", "module", "options"),
+    [
+        ("motion", MotionModule, ["data.detections=det/det.txt", "model.dropout=0.2"]),
+        ("motion", MotionModule, ["data.detections=det/det.txt", "trainer.check_val_every_n_epoch=3"]),
+        ("association", AssociationModule, ["data.episodes=2", "data.batches=3", "model.hidden=8"]),
+        ("detector", DetectorModule, ["model.name=small_fcos", "model.weights=null", "data.stride=4"]),
+    ],
+)
+def test_a_training_that_is_resumed_twice_is_bit_equal_to_the_uninterrupted_one(
+    task: str,
+    module: Any,
+    options: list[str],
+    streets: Path,
+    tmp_path: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = [f"task={task}", f"data.root={streets}", "data.batch_size=4", *options]
+    shared += ["trainer.max_epochs=3", "trainer.log_every_n_steps=1"]
+    whole = call("train", *shared, "output_dir=whole")
+    assert whole.code == 0, whole.err
+    for epoch, resumed in ((1, []), (2, ["ckpt_path=last"])):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "training_step", interrupted(module.training_step, epoch))
+            assert call("train", *shared, *resumed, "output_dir=parts").code == 130
+    last = call("train", *shared, "ckpt_path=last", "output_dir=parts")
+    assert last.code == 0, last.err
+    for name in ("best", "last"):
+        expected, got = (torch.load(tmp_path / run / f"{name}.ckpt")["state_dict"] for run in ("whole", "parts"))
+        assert [key for key in expected if not torch.equal(expected[key], got[key])] == []
+    expected, got = (pd.read_csv(tmp_path / run / "metrics.csv") for run in ("whole", "parts"))
+    pd.testing.assert_frame_equal(expected, got, check_exact=True)
+    assert expected["val/loss" if task == "motion" else "train/loss"].notna().any()
 
 
 def test_two_processes_train_and_one_exports(streets: Path, tmp_path: Path, call: Call) -> None:

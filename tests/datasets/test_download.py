@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Call
+from tests.conftest import Call, file_size_limit
 from track.app.prepare_data import prepare
 from track.datasets.download import (
     DATASETS,
@@ -384,3 +384,43 @@ def test_an_archive_without_sequences_or_annotations_is_refused(server: Server, 
 def test_an_unknown_data_set_is_refused_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"dataset: expected one of mot17, mot20, dancetrack, .*, got mot16"):
         dataset_named("mot16")
+
+
+def test_a_checksum_that_is_printed_once_is_verified_the_next_time(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.files["/P.zip"] = zipped({"PennFudanPed/Annotation/a.txt": b"", "PennFudanPed/PNGImages/a.png": b"x"})
+    dataset = replace(DATASETS["pennfudan"], archives=(f"{server.url}/P.zip",))
+    prepare(dataset, tmp_path / "first")
+    expected = hashlib.sha256(server.files["/P.zip"]).hexdigest()
+    assert f"P.zip: sha256={expected}\n" in capsys.readouterr().out
+    prepare(dataset, tmp_path / "same", sha256=expected.upper())
+    left = tmp_path / "other/.PennFudanPed.part/P.zip"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"an archive that was downloaded before")
+    with pytest.raises(ValueError, match=r"P\.zip: expected the published checksum, the download was removed"):
+        prepare(dataset, tmp_path / "other", sha256=expected)
+    assert not left.exists()
+    with pytest.raises(ValueError, match="sha256: expected none for DanceTrack, whose server publishes the checksums"):
+        prepare(DATASETS["dancetrack"], tmp_path, sha256=expected)
+
+
+def test_a_full_disk_keeps_what_was_downloaded(server: Server, tmp_path: Path) -> None:
+    images = {f"PennFudanPed/PNGImages/{n}.png": bytes(range(256)) * 40 for n in range(9)}
+    server.files["/P.zip"] = zipped({"PennFudanPed/Annotation/a.txt": b""} | images)
+    archived = len(server.files["/P.zip"])
+    dataset = replace(DATASETS["pennfudan"], archives=(f"{server.url}/P.zip",))
+    work = tmp_path / ".PennFudanPed.part"
+    with (
+        file_size_limit(500),
+        pytest.raises(ValueError, match=r"P\.zip\.part: write failed \(File too large\); run ag"),
+    ):
+        prepare(dataset, tmp_path)
+    assert (work / "P.zip.part").stat().st_size == 500
+    with file_size_limit(archived), pytest.raises(OSError, match="File too large"):
+        prepare(dataset, tmp_path)
+    assert (work / "P.zip").read_bytes() == server.files["/P.zip"]
+    assert not (tmp_path / "PennFudanPed").exists()
+    requests = len(server.requests)
+    assert len(list((prepare(dataset, tmp_path) / "PNGImages").iterdir())) == 9
+    assert (len(server.requests), list(tmp_path.iterdir())) == (requests, [tmp_path / "PennFudanPed"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
@@ -21,6 +22,7 @@ from yaml import YAMLError
 from track import __version__
 from track.app.console.help import help_text, overview
 from track.app.console.options import COMMANDS, CONFIGS, MULTIRUN, check_choices, check_options, quote_paths
+from track.app.console.trust import check_targets
 from track.checkpoint import atomic_write, first_line, printable
 from track.media.capture import is_url, silence_opencv, source_name
 
@@ -58,7 +60,11 @@ def run(command: str, options: Sequence[str]) -> None:
         application = import_module(f"track.app.{module}").main
     except ValueError as error:  # a mistake, or an extra that is missing
         _refuse(reason_of(error))
-    application()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them in many lines
+    try:
+        application()
+    except (OSError, HydraException) as error:  # Hydra's own, such as a folder that it cannot make
+        _refuse(reason_of(error))
 
 
 def command(config: str) -> Callable[[Callable[[DictConfig], None]], Callable[..., None]]:
@@ -86,6 +92,8 @@ def refuse_in_one_line(function: Callable[[DictConfig], None]) -> Callable[[Dict
         signal.signal(signal.SIGTERM, _terminate)
         try:
             check_choices(cfg)
+            if not cfg.get("trust_config"):
+                check_targets(cfg)
             function(cfg)
             _save_config(cfg)
         except (ValueError, OSError, OmegaConfBaseException, InstantiationException) as error:
@@ -136,7 +144,7 @@ def _refuse(line: str) -> NoReturn:
 
 def _save_config(cfg: DictConfig) -> None:
     """Write a run's config into its output_dir, unless a file of that name there is none of ours."""
-    with suppress(OmegaConfBaseException, OSError):
+    with suppress(OmegaConfBaseException):
         file = Path(str(cfg.output_dir)) / CONFIG_FILE
         if file.parent.resolve() == Path(str(cfg.get("predictions"))).resolve():
             return  # the results' own config says how they were made

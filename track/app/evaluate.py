@@ -18,6 +18,7 @@ from track.app.console.inputs import detections_of, detector_of, selection
 from track.app.console.outputs import check_selection, output_folder, partial_file
 from track.app.console.progress import progress_bar, unreadable_frames
 from track.app.predict import predict
+from track.checkpoint import atomic_write
 from track.detection.detector import Detector
 from track.evaluation.classes import (
     AUTO,
@@ -185,6 +186,7 @@ def print_figures(figures: pd.DataFrame) -> None:
 def write_figures(figures: pd.DataFrame, file: Path) -> None:
     """CSV with six decimals. Raises ValueError if it cannot be written."""
     try:
-        figures.to_csv(file, index_label="sequence", float_format="%.6f")
+        with atomic_write(file) as temporary:
+            figures.to_csv(temporary, index_label="sequence", float_format="%.6f")
     except OSError as error:
         raise ValueError(f"output_dir: expected a folder that can be written ({error})") from error

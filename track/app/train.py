@@ -6,6 +6,8 @@ import logging
 import math
 import pickle
 import warnings
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ import pandas as pd
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig
+from pandas.errors import EmptyDataError
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from track.app.cli import command, instantiate, reason_of
 from track.checkpoint import atomic_write
 from track.evaluation.plots import plot_curves
 
+CURVES = "metrics.csv"
+EARLIER_CURVES = "metrics-earlier.csv"  # while a resumed run goes on; CSVLogger deletes the file of before
 SEVERAL_PROCESSES = "ddp_spawn_find_unused_parameters_true"  # spawned: Lightning cannot start this program again
 
 
@@ -30,7 +35,9 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint, or leave the old one."""
         with atomic_write(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            content = BytesIO()
+            torch.save(checkpoint, content)  # to a file, it answers a full disk with an error of its own
+            temporary.write_bytes(content.getbuffer())
 
 
 @command("train")
@@ -47,13 +54,15 @@ def train(cfg: DictConfig) -> None:
     lightning.seed_everything(cfg.seed, verbose=False)
     output = Path(str(cfg.output_dir))
     checkpoint = resume_from(cfg.ckpt_path, output)
-    curves = output / "metrics.csv"
-    before = pd.read_csv(curves) if checkpoint and curves.is_file() else pd.DataFrame()
+    curves, earlier = output / CURVES, earlier_curves(checkpoint)
     data, model = instantiate(cfg.data), instantiate(cfg.model)
     strategy = {} if cfg.trainer.devices == 1 else {"strategy": SEVERAL_PROCESSES}
     trainer = instantiate(cfg.trainer, plugins=[AtomicCheckpoints()], **strategy)
     if trainer.world_size > getattr(data, "max_devices", math.inf):
         raise ValueError(f"trainer.devices: expected at most {data.max_devices} with this task")
+    (output / EARLIER_CURVES).unlink(missing_ok=True)
+    if len(earlier):
+        write_csv(earlier, output / EARLIER_CURVES)
     interrupt: BaseException | None = None
     try:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -61,12 +70,8 @@ def train(cfg: DictConfig) -> None:
         interrupt = stop.__context__ or KeyboardInterrupt()
     except ProcessRaisedException as error:  # its last line is another process's error
         raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
-    finally:  # Lightning starts the file again
-        parts = [before] if len(before) else []
-        if curves.is_file():
-            parts.append(pd.read_csv(curves))
-        if parts:
-            pd.concat(parts).to_csv(curves, index=False)
+    finally:  # Lightning started the file again
+        join_curves(output)
     best = trainer.checkpoint_callback.best_model_path
     if best:
         model.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
@@ -80,6 +85,37 @@ def train(cfg: DictConfig) -> None:
         return  # fewer steps than trainer.log_every_n_steps, and nothing was held out
     plot_curves(curves, output / "curves.png")
     print(f"curves:  {output / 'curves.png'}")
+
+
+def earlier_curves(checkpoint: str | None) -> pd.DataFrame:
+    """The curves up to the epoch of a checkpoint, of the run that wrote it; empty without a checkpoint."""
+    if checkpoint is None:
+        return pd.DataFrame()
+    last_epoch = torch.load(checkpoint, map_location="cpu", weights_only=True)["epoch"]
+    curves = read_curves(Path(checkpoint).parent)
+    return curves if curves.empty else curves[curves["epoch"] <= last_epoch]
+
+
+def read_curves(folder: Path) -> pd.DataFrame:
+    """The curves in a folder, those before it was last resumed too; empty if there are none."""
+    tables = []
+    for name in (EARLIER_CURVES, CURVES):
+        with suppress(OSError, EmptyDataError):
+            tables.append(pd.read_csv(folder / name, float_precision="round_trip"))
+    return pd.concat(tables, ignore_index=True).drop_duplicates() if tables else pd.DataFrame()
+
+
+def join_curves(folder: Path) -> None:
+    """Put the curves before and after a resumption into one file."""
+    if (folder / EARLIER_CURVES).is_file():
+        write_csv(read_curves(folder), folder / CURVES)
+        (folder / EARLIER_CURVES).unlink()
+
+
+def write_csv(table: pd.DataFrame, file: Path) -> None:
+    """Write a table, or leave the old file."""
+    with atomic_write(file) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def resume_from(ckpt_path: str | None, output: Path) -> str | None:

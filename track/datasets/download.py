@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -36,6 +37,7 @@ TIMEOUT = 30.0  # seconds without a byte
 MAX_LISTING = 2**26  # bytes of a repository's listing
 MAX_ENTRIES = 1_000_000  # of an archive
 REDIRECT_HOSTS = ("huggingface.co", "hf.co", "motchallenge.net", "upenn.edu")  # and those below them
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}  # not the archive's
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOT_DETECTORS = re.compile(r"(MOT17-\d+)-(DPM|FRCNN|SDP)")
 ReportProgress = Callable[[int, int], None]  # bytes so far, and in total (0: unknown)
@@ -43,7 +45,7 @@ ReportProgress = Callable[[int, int], None]  # bytes so far, and in total (0: un
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on a server. size: bytes; sha256: hexadecimal; both if they are published."""
+    """A file on a server. size: bytes; sha256: hexadecimal; both if they are published or given."""
 
     url: str
     size: int | None = None
@@ -149,12 +151,12 @@ def download(
     """Download a file into `folder`, resuming after an interrupted call or connection, and return its path.
 
     report: called with the bytes so far and in total (0: unknown). pause: seconds before the first retry; later ones
-    wait longer. Raises ValueError if the server refuses, if `attempts` in a row bring no byte, or if size or checksum
-    are not the published ones.
+    wait longer. Raises ValueError if the server refuses, if `attempts` in a row bring no byte, if the file cannot be
+    written, or if size or checksum are not the expected ones.
     """
     file, part = folder / archive.name, folder / f"{archive.name}.part"
     if file.is_file():
-        return file
+        return _verified(archive, file)
     folder.mkdir(parents=True, exist_ok=True)
     failures = 0
     while True:
@@ -169,7 +171,9 @@ def download(
             elif error.code < 500:
                 raise ValueError(f"{archive.url}: the server refused ({error.code} {error.reason})") from error
             reason = str(error)
-        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        except (HTTPException, OSError) as error:
+            if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                raise ValueError(f"{part}: write failed ({error.strerror}); run again to resume") from error
             reason = str(error)
         size = _size(part)
         failures = 0 if size > before else failures + 1
@@ -177,18 +181,15 @@ def download(
             raise ValueError(f"{archive.url}: stopped after {size} bytes ({reason}); run again to resume")
         time.sleep(pause * failures)
     part.with_suffix(".version").unlink(missing_ok=True)
-    if archive.sha256 is not None and _sha256(part) != archive.sha256:
-        part.unlink()
-        raise ValueError(f"{archive.url}: expected the published checksum, the download was removed; run again")
-    return part.rename(file)
+    return _verified(archive, part).rename(file)
 
 
 def unpack(file: Path, folder: Path) -> None:
     """Unpack a zip or tar into `folder`; nothing outside the folder is touched.
 
-    Raises ValueError if the archive is damaged or encrypted, if it unpacks to far more than its size or to more than
-    `MAX_ENTRIES`, if an entry's name leaves the folder or is too long for it, or if an entry is neither a file nor a
-    folder.
+    Raises OSError if the disk is full or cannot be written. Raises ValueError if the archive is damaged or encrypted,
+    if it unpacks to far more than its size or to more than `MAX_ENTRIES`, if an entry's name leaves the folder or is
+    too long for it, or if an entry is neither a file nor a folder.
     """
     try:
         if file.suffix == ".zip":
@@ -200,6 +201,8 @@ def unpack(file: Path, folder: Path) -> None:
                 for member in _checked_entries(file, tar_archive):
                     tar_archive.extract(member, folder, filter="data")
     except (*ZIP_ERRORS, tarfile.TarError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise
         if isinstance(error, ValueError) and str(error).startswith(f"{file}: "):
             raise
         raise ValueError(f"{file}: expected a whole zip or tar ({first_line(error)})") from error
@@ -216,6 +219,7 @@ def lay_out(unpacked: Path, root: Path) -> int:
         _lay_out_sequence(folder, root)
     penn_fudan = sorted({annotations.parent for annotations in unpacked.rglob("Annotation") if annotations.is_dir()})
     for folder in penn_fudan:
+        shutil.rmtree(root, ignore_errors=True)  # left by an interrupted run
         folder.replace(root)
     return len(sequences) + len(penn_fudan)
 
@@ -324,10 +328,19 @@ def _checked_entries(file: Path, entries: Iterable[Any]) -> Iterator[Any]:
         yield entry
 
 
+def _verified(archive: Archive, file: Path) -> Path:
+    """The file. Raises ValueError, and removes it, if its checksum is not the expected one."""
+    if archive.sha256 is not None and checksum(file) != archive.sha256.lower():
+        file.unlink()
+        raise ValueError(f"{archive.url}: expected the published checksum, the download was removed; run again")
+    return file
+
+
 def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def _sha256(file: Path) -> str:
+def checksum(file: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from track.checkpoint import atomic_write
 from track.display.draw import colour_of
 from track.evaluation.protocol import MATCH_IOU
 from track.evaluation.tracking import ScoredFrame
@@ -40,7 +41,7 @@ def plot_identities(path: str | Path, frames: Sequence[ScoredFrame]) -> None:
     axes.hlines(range(1, len(bars)), 0.5, len(frames) + 0.5, color="white", linewidth=3)
     axes.set_yticks(np.arange(len(identities)) + 0.5, labels=[str(k) for k in identities], fontsize=7)
     axes.set(xlabel="frame", ylabel="true identity")
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_curves(metrics: str | Path, path: str | Path) -> None:
@@ -59,7 +60,7 @@ def plot_curves(metrics: str | Path, path: str | Path) -> None:
         axes.set(title=group, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
-    figure.savefig(path, dpi=110)
+    _save(figure, path, dpi=110)
 
 
 def plot_precision_recall(curves: Mapping[str, tuple[Tensor, Tensor]], path: str | Path) -> None:
@@ -71,7 +72,7 @@ def plot_precision_recall(curves: Mapping[str, tuple[Tensor, Tensor]], path: str
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
-    figure.savefig(path, dpi=110)
+    _save(figure, path, dpi=110)
 
 
 def plot_frames(frames: Mapping[str, tuple[Tensor, Detections, Detections]], path: str | Path) -> None:
@@ -91,7 +92,7 @@ def plot_frames(frames: Mapping[str, tuple[Tensor, Detections, Detections]], pat
         _draw_boxes(axes, detections, "red")
         for (x1, y1, *_), score in zip(detections.boxes.tolist(), detections.scores.tolist(), strict=True):
             axes.text(x1, y1, f"{score:.2f}", color="red", fontsize=6, verticalalignment="bottom")
-    figure.savefig(path, dpi=110)
+    _save(figure, path, dpi=110)
 
 
 def plot_reliability(tables: Mapping[str, pd.DataFrame], path: str | Path) -> None:
@@ -107,7 +108,13 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame], path: str | Path) -> No
     axes.set(xlabel="confidence", ylabel="observed", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    _save(figure, path, dpi=110)
+
+
+def _save(figure: Figure, path: str | Path, dpi: float | None = None) -> None:
+    """Write a PNG, or leave the old one."""
+    with atomic_write(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi or "figure")
 
 
 def _metric_group(column: str) -> str:

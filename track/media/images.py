@@ -12,6 +12,8 @@ from PIL.Image import DecompressionBombError, Image
 from PIL.Image import open as open_image
 from torch import Tensor
 
+from track.checkpoint import atomic_write, first_line
+
 JPEG_QUALITY = 85
 MAX_PIXELS = 80_000_000  # of an image file, whose few bytes may claim any size
 
@@ -65,12 +67,12 @@ def save_image(path: str | Path, image: Tensor) -> Path:
     Missing folders are created. Raises ValueError if the file cannot be written.
     """
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        if cv2.imwrite(str(path), to_bgr(image)):
-            return Path(path)
+        content = bytes(cv2.imencode(Path(path).suffix, to_bgr(image))[1])
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_bytes(content)
     except (OSError, cv2.error) as error:
-        raise ValueError(f"{path}: expected an image file that can be written ({error})") from error
-    raise ValueError(f"{path}: expected an image file that can be written")
+        raise ValueError(f"{path}: expected an image file that can be written ({first_line(error)})") from error
+    return Path(path)
 
 
 def to_jpeg(image: Tensor) -> bytes:

@@ -20,9 +20,9 @@ from track.evaluation.tracking import OVERALL, evaluate_tracking
 from track.structures import Tracks
 from track.tracking.graph_network import GraphAssociation, MessagePassing, load_graph, save_network, segment_logsumexp
 from track.tracking.recurrent import load_motion
-from track.training.episodes import LabelledSequence
+from track.training.episodes import EpisodeDataModule, LabelledSequence
 from track.training.recording import AssociationSample, collate_samples, record
-from track.training.schedule import warmup_cosine
+from track.training.run import warmup_cosine
 
 VALIDATION_BATCH = 100  # frames
 OBJECTNESS_WEIGHT = 0.2  # of its loss compared with those of the matches
@@ -60,6 +60,12 @@ class AssociationModule(lightning.LightningModule):
         self.tracked: dict[str, tuple[list[Tracks], list[Tracks]]] = {}  # truth and results of this validation
         self.outcomes: list[tuple[tuple[Tensor, Tensor], ...]] = []  # of its batches, as `probabilities` returns them
         self.tables: dict[str, pd.DataFrame] = {}  # reliability, by `PROBABILITIES`
+
+    def on_train_epoch_start(self) -> None:
+        """Record this epoch's episodes."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, EpisodeDataModule):
+            data.record(self.association())
 
     def training_step(self, batch: AssociationSample, index: int) -> Tensor:
         """The loss, logged as train/loss."""

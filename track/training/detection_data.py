@@ -16,6 +16,7 @@ from torchvision.tv_tensors import BoundingBoxes, Image
 from track.datasets.annotations import AnnotatedImage, find_examples
 from track.media.images import read_image
 from track.media.sources import VideoFile
+from track.training.run import LazyDataLoader
 
 Target = dict[str, Tensor]
 CACHE_BYTES = 2**32
@@ -124,7 +125,7 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
         """Augmented images, shuffled, as lists of images and targets."""
-        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=_collate)
+        return LazyDataLoader(self.train, self.batch_size, shuffle=True, collate_fn=_collate)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Target]]:
         """The images to validate on, unchanged."""

@@ -24,7 +24,7 @@ from track.evaluation.detection import SCORE, count_tp_fp_fn, is_true_positive, 
 from track.evaluation.plots import plot_frames, plot_precision_recall, plot_reliability
 from track.structures import Detections
 from track.training.detection_data import DetectionDataModule, DetectionDataset, Target
-from track.training.schedule import warmup_cosine
+from track.training.run import warmup_cosine
 
 Batch = tuple[list[Tensor], list[Target]]
 BACKBONE_RATE = 0.1  # of the learning rate, for a pretrained backbone

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from typing import Any, cast
+from copy import deepcopy
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
@@ -21,6 +23,7 @@ from track.tracking.association import Association, ByteAssociation
 from track.tracking.graph_network import GraphAssociation
 from track.tracking.recurrent import RecurrentMotion
 from track.training.recording import AssociationSample, collate_samples, record
+from track.training.run import LazyDataLoader
 from track.training.simulation import (
     Episode,
     degrade_detections,
@@ -39,6 +42,7 @@ STRIDES = [1] * 8 + [2, 3, 4, 6]  # one is drawn
 DROP_RATES = [0.0] * 5 + [0.3]  # one is drawn
 SOURCES = 0.5, 0.25, 0.25  # probabilities that an episode's detections are those of a file, degraded, or simulated
 IN_SAMPLE_SOURCES = 0.0, 0.67, 0.33  # the same for a detector that was trained on the frames
+Weights = dict[str, Tensor]  # of a network, by name
 
 
 class EpisodeDataModule(lightning.LightningDataModule):
@@ -85,6 +89,7 @@ class EpisodeDataModule(lightning.LightningDataModule):
         self.groups: list[list[LabelledSequence]] = []  # to train on, by root
         self.held_out_sequences: list[LabelledSequence] = []
         self.samples: list[AssociationSample] = []
+        self.recordings: list[tuple[int, Weights | None]] = []  # seed and weights of each epoch's
 
     def setup(self, stage: str) -> None:
         """Read every sequence, once.
@@ -108,22 +113,45 @@ class EpisodeDataModule(lightning.LightningDataModule):
             roots = ", ".join(self.roots)
             raise ValueError(f"{roots}: expected sequences to validate on, or data.held_out=[] and monitor=null")
 
+    def record(self, learned: GraphAssociation) -> None:
+        """Record this epoch's episodes, and keep half of the earlier samples; `learned` as the network is by now.
+
+        In a resumed run the episodes of the earlier epochs are recorded again first.
+        """
+        is_byte = not self.recordings or not self.on_policy
+        weights = None if is_byte else {key: value.clone() for key, value in learned.network.state_dict().items()}
+        self.recordings.append((int(torch.randint(2**62, ())), weights))
+        for seed, network in self.recordings[-1 if self.samples else 0 :]:
+            self._record(seed, network, learned)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed of each epoch's episodes, and the network's weights that they were recorded under."""
+        return {"recordings": self.recordings}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take in those of a checkpoint."""
+        self.recordings = state_dict["recordings"]
+
     def train_dataloader(self) -> DataLoader[AssociationSample]:
-        """The samples of this epoch's episodes, and half of the earlier ones."""
-        assert self.trainer is not None
-        learned: GraphAssociation = cast(Any, self.trainer.lightning_module).association()
-        is_byte = self.trainer.current_epoch == 0 or not self.on_policy
-        association = ByteAssociation() if is_byte else learned
-        episodes = EpisodeDataset(self.groups, learned.motion, association, self.episodes)
-        loader = DataLoader(episodes, batch_size=None, num_workers=2)
-        recorded = [sample for part in loader for sample in pickle.loads(part)]  # written by our own workers
-        self.samples = self.samples[::2] + recorded
+        """Batches of the recorded samples, drawn with replacement."""
         sampler = RandomSampler(self.samples, True, self.batches * self.batch_size)
-        return DataLoader(self.samples, self.batch_size, sampler=sampler, collate_fn=collate_samples)  # type: ignore[arg-type]
+        return LazyDataLoader(self.samples, self.batch_size, sampler=sampler, collate_fn=collate_samples)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[LabelledSequence]:
         """The held-out sequences, to be tracked."""
         return DataLoader(self.held_out_sequences, batch_size=None)  # type: ignore[arg-type]
+
+    def _record(self, seed: int, weights: Weights | None, learned: GraphAssociation) -> None:
+        """Add the samples of episodes under the network of those weights, or under ByteTrack's association."""
+        association: Association = ByteAssociation()
+        if weights is not None:
+            network = deepcopy(learned.network)
+            network.load_state_dict(weights)
+            association = GraphAssociation(learned.motion, network)
+        episodes = EpisodeDataset(self.groups, learned.motion, association, self.episodes, seed)
+        loader = DataLoader(episodes, None, num_workers=2, generator=torch.Generator())  # the run's own is untouched
+        recorded = [sample for part in loader for sample in pickle.loads(part)]  # written by our own workers
+        self.samples[:] = self.samples[::2] + recorded
 
 
 class LabelledSequence:
@@ -156,13 +184,18 @@ class EpisodeDataset(Dataset[bytes]):
     """
 
     def __init__(
-        self, groups: list[list[LabelledSequence]], motion: RecurrentMotion, association: Association, count: int
+        self,
+        groups: list[list[LabelledSequence]],
+        motion: RecurrentMotion,
+        association: Association,
+        count: int,
+        seed: int,
     ) -> None:
         self.groups = groups
         self.motion = motion
         self.association = association
         self.count = count
-        self.seed = int(torch.randint(2**62, ()))
+        self.seed = seed
 
     def __len__(self) -> int:
         return self.count

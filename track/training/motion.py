@@ -23,7 +23,7 @@ from track.tracking.camera_motion import Static
 from track.tracking.motion import Kalman, Motion
 from track.tracking.recurrent import RecurrentMotion, load_motion, save_motion
 from track.tracking.tracker import Tracker
-from track.training.schedule import warmup_cosine
+from track.training.run import warmup_cosine
 from track.training.trajectories import HORIZONS, Batch, TrajectoryDataModule, scored_detections
 
 REPORTED_HORIZONS = (1, 5, 30)  # frames

@@ -18,6 +18,7 @@ from track.detection.source import with_probabilities
 from track.formats.mot import MotSequence, considered_pedestrians, find_sequences
 from track.structures import Detections, Tracks
 from track.tracking.association import assign
+from track.training.run import LazyDataLoader, SeededSampler
 
 HORIZONS = (0, 1, 2, 5, 8, 15, 30)  # frames after an observation for which the prediction is trained
 BOX_NOISE = np.array([0.02, 0.012, 0.045, 0.025])  # of centre x, y, width, height, in box sizes: YOLOX on DanceTrack
@@ -70,10 +71,14 @@ class TrajectoryDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, key: int | tuple[int, int]) -> Batch:
+        """The item of an index, or of an index and the seed of its augmentation (see `SeededSampler`)."""
+        if not isinstance(key, tuple):
+            key = key, int(torch.randint(2**62, ())) if self.augment else key
+        index, seed = key
         number, start = self.starts[index]
         trajectory = self.trajectories[number]
-        rng = np.random.default_rng(int(torch.randint(2**62, ())) if self.augment else index)
+        rng = np.random.default_rng(seed)
         is_varied = self.augment and (trajectory.in_sample or rng.random() < AUGMENTED)
         stride = int(rng.choice([1, 1, 1, 1, 2, 3, 4, 6])) if is_varied else 1
         start = max(0, start - int(rng.integers(self.observations))) if self.augment else start
@@ -165,9 +170,11 @@ class TrajectoryDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented windows, shuffled."""
         drop_last = len(self.train) > self.batch_size
-        return DataLoader(
-            self.train, self.batch_size, shuffle=True, drop_last=drop_last, num_workers=1, persistent_workers=True
-        )
+        sampler, own = SeededSampler(len(self.train)), torch.Generator()  # the run's own is for the sampler alone
+        return LazyDataLoader(
+            self.train, self.batch_size, sampler=sampler, drop_last=drop_last, num_workers=1, persistent_workers=True,
+            generator=own,
+        )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Windows of the held-out sequences, unchanged."""

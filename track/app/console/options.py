@@ -15,6 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import Container, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from track.app.console.trust import check_flags, check_targets, is_trusted
 from track.checkpoint import first_line, printable
 from track.evaluation.protocol import PROTOCOLS
 from track.pipeline import CAMERA_MODES
@@ -63,6 +64,7 @@ def check_options(config: str, options: Sequence[str]) -> None:
         return
     overrides = [option for option in options if "=" in option and not option.startswith("-")]
     _check_words(options)
+    check_flags(options)
     if any(option in MULTIRUN for option in options):
         _check_sweep(overrides)
         overrides = [re.sub(r"=([^'\"\[{(,]+),.*", r"=\1", one) for one in overrides if not SWEEP.search(one)]
@@ -71,6 +73,8 @@ def check_options(config: str, options: Sequence[str]) -> None:
         with initialize_config_module(CONFIGS, version_base=None):
             defaults = compose(config, groups)
             chosen = compose(config, overrides)
+            if any("hydra" in one for one in overrides) and not is_trusted(options):
+                check_targets(compose(config, overrides, return_hydra_config=True).hydra, "hydra")
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_misused_option(config, groups, error)) from error
     unknown = set(map(str, chosen)) - set(map(str, defaults))

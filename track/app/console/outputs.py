@@ -11,6 +11,7 @@ from typing import Any, Self
 from omegaconf import DictConfig
 
 from track.app.cli import saved_config
+from track.checkpoint import atomic_write
 from track.formats.mot import RESULT_ROW
 from track.formats.table import read_text
 from track.formats.tabular import RESULT_COLUMNS
@@ -123,7 +124,8 @@ def write_label_names(folder: Path, names: Sequence[str] | None) -> None:
     """
     file = folder / "labels.txt"
     if names is not None:
-        file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        with atomic_write(file) as temporary:
+            temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     elif _is_of_a_detector(folder):
         file.unlink(missing_ok=True)
 
