@@ -52,7 +52,7 @@ class TrackMemory:
     detection_rows: np.ndarray  # (N,) int64, of the given detections of the last frame; -1 if unmatched
 
     def __getitem__(self, rows: np.ndarray) -> TrackMemory:
-        return TrackMemory(*(column[rows] for column in vars(self).values()))
+        return TrackMemory(*(column.take(rows, 0) for column in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,12 @@ class Tracker:
         is_first = self._time is None
         boxes, scores, labels = (column.numpy(force=True) for column in (given.boxes, given.scores, given.labels))
         rows = self._usable(boxes, scores)
-        labels = labels[rows]
+        labels = labels.take(rows)
         known = self._known_labels(labels)
         elapsed = self._time_step(time)
         if len(known) > len(self._labels):
             self._widen(known)
-        detections = FrameDetections(boxes[rows], scores[rows], np.searchsorted(self._labels, labels))
+        detections = FrameDetections(boxes.take(rows, 0), scores.take(rows), np.searchsorted(self._labels, labels))
         matrix = None if affine is None else affine.numpy(force=True).astype(np.float32, copy=False)
         if matrix is not None and (matrix == IDENTITY).all():
             matrix = None
@@ -194,7 +194,8 @@ class Tracker:
 
     def _usable(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """(N,) the rows of the detections that are tracked."""
-        usable = (np.abs(boxes) <= MAX_COORDINATE).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(scores)
+        near = np.abs(boxes) <= MAX_COORDINATE
+        usable = near.all(1) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1]) & np.isfinite(scores)
         if not usable.all():
             count = int((~usable).sum())
             expected = "finite scores, and corners with x1 <= x2 and y1 <= y2"
@@ -254,18 +255,18 @@ class Tracker:
     def _update_matched(self, step: _Step, matches: Matches, state: np.ndarray, boxes: np.ndarray) -> TrackMemory:
         """The memory after its matches; state, boxes: (M, S) and (M, 4) of the matched tracks."""
         memory, rows = step.memory, matches.tracks
-        matched = FrameDetections(*(column[matches.detections] for column in step.detections))
+        matched = FrameDetections(*(column.take(matches.detections, 0) for column in step.detections))
         states, all_boxes = memory.state.copy(), memory.boxes.copy()  # the trace keeps the predicted ones
         states[rows] = state
         all_boxes[rows] = boxes
         scores, class_logits, hits = memory.scores.copy(), memory.class_logits.copy(), memory.hits.copy()
         scores[rows] = matched.scores
-        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_logit_gain(matched)
+        class_logits[rows] = CLASS_DECAY * class_logits.take(rows, 0) + self._class_logit_gain(matched)
         hits[rows] += 1
         time_since_update = memory.time_since_update.copy()
         time_since_update[rows] = 0
         detection_rows = np.full_like(memory.ids, -1)
-        detection_rows[rows] = step.rows[matches.detections]
+        detection_rows[rows] = step.rows.take(matches.detections)
         return replace(
             memory,
             state=states,
@@ -284,7 +285,7 @@ class Tracker:
         usual = self._usual_interval()
         max_age = max(self.max_age, MIN_AGE * (SCALED_INTERVAL if usual > LONG_INTERVAL else usual))
         alive = matched | (memory.confirmed & (memory.time_since_update <= max_age))
-        return memory if alive.all() else memory[alive]
+        return memory if alive.all() else memory[np.flatnonzero(alive)]
 
     def _new_tracks(
         self,
@@ -333,12 +334,12 @@ class Tracker:
     def _output(self, memory: TrackMemory, given_boxes: np.ndarray) -> Tracks:
         """The confirmed tracks that were matched in this frame, or are still coasting."""
         rows = np.flatnonzero(memory.confirmed & (memory.time_since_update <= self.coasting))
-        boxes, detection_rows = memory.boxes[rows], memory.detection_rows[rows]
+        boxes, detection_rows = memory.boxes.take(rows, 0), memory.detection_rows.take(rows)
         if self.boxes == "detected":
             matched = detection_rows >= 0
             boxes[matched] = given_boxes[detection_rows[matched]]
-        labels = self._labels[memory.class_logits[rows].argmax(1)]
-        columns = (boxes, memory.scores[rows], labels, memory.ids[rows], detection_rows)
+        labels = self._labels.take(memory.class_logits.take(rows, 0).argmax(1))
+        columns = (boxes, memory.scores.take(rows), labels, memory.ids.take(rows), detection_rows)
         return Tracks(*map(torch.from_numpy, columns))
 
 
@@ -385,7 +386,8 @@ def update_together(
     births = []
     for step, match, (predictions, found) in zip(steps, matches, predicted, strict=True):
         step.tracker.trace = AssociationTrace(step.memory.keys, step.memory.ids, predictions, found, match)
-        updates.append((predictions.state[match.tracks], *(column[match.detections] for column in found[:2])))
+        detected = (column.take(match.detections, 0) for column in found[:2])
+        updates.append((predictions.state.take(match.tracks, 0), *detected))
         if len(match.new_tracks):
             births.append(tuple(column[match.new_tracks] for column in found[:2]))
     updated, born = _together(functions.observe, updates), iter(_together(functions.initiate, births))
