@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from track.pipeline import Pipeline
     from track.structures import Detections, Frame, Observation, TrackedFrame, Tracks
     from track.tracking.camera_motion import AffineFile, OpticalFlow, Static
-    from track.tracking.tracker import Tracker
+    from track.tracking.tracker import MultiTracker, Tracker
 
 try:
     __version__ = version("grutrack")
@@ -38,7 +38,7 @@ _MODULES = {  # imported when they are first used: who tracks boxes of their own
     "track.pipeline": ("Pipeline",),
     "track.structures": ("Detections", "Frame", "Observation", "TrackedFrame", "Tracks"),
     "track.tracking.camera_motion": ("AffineFile", "OpticalFlow", "Static"),
-    "track.tracking.tracker": ("Tracker",),
+    "track.tracking.tracker": ("MultiTracker", "Tracker"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -47,6 +47,7 @@ __all__ = [
     "Detections",
     "Detector",
     "Frame",
+    "MultiTracker",
     "Observation",
     "OpticalFlow",
     "Pipeline",
