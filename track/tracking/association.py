@@ -46,13 +46,14 @@ class Matches:
 
     tracks, detections: (M,) rows that are matched, each at most once. new_tracks: (K,) rows of detections that start a
     track. affinity: (T, D) that the matches were chosen by, in the association's own unit; larger is better, -inf means
-    impossible.
+    impossible. objectness: (D,) log-odds that each detection is an object.
     """
 
     tracks: Tensor
     detections: Tensor
     new_tracks: Tensor
     affinity: Tensor
+    objectness: Tensor
 
 
 class Affinity(Protocol):
@@ -150,7 +151,8 @@ class ByteAssociation:
             free_tracks[rows[i]] = False
             free_detections[columns[j]] = False
         new_tracks = (free_detections & (detections.scores >= self.new_track_score)).nonzero()[:, 0]
-        return Matches(torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs]), new_tracks, affinity)
+        rows, columns = torch.cat([i for i, _ in pairs]), torch.cat([j for _, j in pairs])
+        return Matches(rows, columns, new_tracks, affinity, detections.scores.logit(1e-3))
 
 
 def _within_class(affinity: Tensor, tracks: TrackPredictions, detections: Detections) -> Tensor:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from track.checkpoint import load, save
+from track.checkpoint import Options, load, save
 from track.structures import Detections
 from track.tracking.association import Matches, TrackPredictions, assign
 from track.tracking.graph_features import (
@@ -109,7 +109,7 @@ class GraphAssociation:
         unmatched = (logits.no_track - segment_logsumexp(logits.pair, logits.no_track, graph.j)).exp()
         starts = unmatched * logits.objectness.sigmoid() >= self.min_new_track
         starts[columns] = False
-        return Matches(rows, columns, starts.nonzero()[:, 0], affinity)
+        return Matches(rows, columns, starts.nonzero()[:, 0], affinity, logits.objectness)
 
 
 def segment_logsumexp(pair: Tensor, alone: Tensor, index: Tensor) -> Tensor:
@@ -121,9 +121,15 @@ def segment_logsumexp(pair: Tensor, alone: Tensor, index: Tensor) -> Tensor:
     return ((alone - top).exp().index_add(0, index, (pair - top[index]).exp())).log() + top
 
 
-def save_network(motion: RecurrentMotion, network: MessagePassing, path: Path) -> Path:
-    """Write both networks of a tracker into one safetensors file; returns the path."""
-    return save(path, {"motion": (motion, motion.options), "association": (network, network.options)})
+def save_network(
+    motion: RecurrentMotion, network: MessagePassing, path: Path, existence: nn.Module | None = None
+) -> Path:
+    """Write the networks of a tracker into one safetensors file; returns the path."""
+    networks: dict[str, tuple[nn.Module, Options]] = {
+        "motion": (motion, motion.options),
+        "association": (network, network.options),
+    }
+    return save(path, networks | ({} if existence is None else {"existence": (existence, {})}))
 
 
 def load_graph(path: str | Path | None = None) -> MessagePassing:

@@ -20,6 +20,16 @@ from track.checkpoint import holds
 from track.geometry import identity_affine, is_camera_motion
 from track.structures import MAX_COORDINATE, Detections, Tracks
 from track.tracking.association import Association, ByteAssociation, Matches, TrackPredictions
+from track.tracking.existence import (
+    HYSTERESIS,
+    MIN_SILENT,
+    Existence,
+    ScoreLevel,
+    evidence,
+    initiate,
+    load_existence,
+    update,
+)
 from track.tracking.graph_network import GraphAssociation, load_graph
 from track.tracking.motion import Motion
 from track.tracking.recurrent import SHIPPED, load_motion
@@ -45,7 +55,8 @@ class TrackMemory:
     scores: Tensor  # (N,) of the last detection
     hits: Tensor  # (N,) detections so far
     time_since_update: Tensor  # (N,) seconds since the last detection
-    confirmed: Tensor  # (N,) bool, has been reported
+    confirmed: Tensor  # (N,) bool, has had `min_hits` detections
+    existence: Tensor  # (N, MEMORY_SIZE) of `track.tracking.existence`
     detection_rows: Tensor  # (N,) int64, of the given detections of the last frame; -1 if unmatched
 
     def __getitem__(self, rows: Tensor) -> TrackMemory:
@@ -71,13 +82,14 @@ class AssociationTrace:
 class Tracker:
     """Tracks every object online: `tracks = tracker.update(detections, time)` for each frame in order.
 
-    motion: predicts boxes. association: matches them to detections and starts new tracks. Without `motion`, it is
-    loaded from `weights` (default: the shipped file), as is the association if the file holds one; otherwise
-    ByteTrack's rule is used. min_score: detections below it are ignored. min_hits: detections before a track is
-    reported (those of the first frame are reported at once). max_age: seconds without a detection after which a track
-    ends. min_new_track: for the learned association, probability of being an object without a track from which a
-    detection starts one. boxes: "filtered" by the motion model, or as "detected". coasting: seconds for which a track
-    is reported while it is hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
+    motion: predicts boxes. association: matches them to detections and starts new tracks. existence: decides which
+    tracks are reported; without it, all are. Without `motion`, it is loaded from `weights` (default: the shipped file),
+    as are association and existence if the file holds them; otherwise ByteTrack's rule is used. min_score: detections
+    below it are ignored. min_hits: detections before a track is reported (those of the first frame are reported at
+    once). max_age: seconds without a detection after which a track ends. min_new_track: for the learned association,
+    probability of being an object from which a track is reported; in weights without existence, from which a detection
+    starts a track. boxes: "filtered" by the motion model, or as "detected". coasting: seconds for which a track is
+    reported while it is hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
 
     Raises ValueError if `weights` is not a weights file or is given together with `motion`, or for an option out of
     range.
@@ -87,6 +99,7 @@ class Tracker:
         self,
         motion: Motion | None = None,
         association: Association | None = None,
+        existence: Existence | None = None,
         *,
         weights: str | Path | None = None,
         min_score: float = 0.1,
@@ -105,7 +118,9 @@ class Tracker:
         _check_range("frame_rate", frame_rate, 1e-6)
         if boxes not in ("filtered", "detected"):
             raise ValueError(f"tracker.boxes: expected filtered or detected, got {boxes}")
-        self.motion, self.association = _networks(motion, association, weights, min_new_track)
+        networks = _networks(motion, association, existence, weights, min_new_track)
+        self.motion, self.association, self.existence = networks
+        self.min_existence = math.log(max(min_new_track, 1e-6) / max(1 - min_new_track, 1e-6))  # log-odds
         self.min_score, self.min_hits = min_score, min_hits
         self.max_age, self.frame_rate = max_age, frame_rate
         self.boxes, self.coasting = boxes, coasting
@@ -117,6 +132,7 @@ class Tracker:
         self._next_key = self._next_id = 1
         self._labels = torch.zeros(1, dtype=torch.long)  # the label of each column of class logits, ascending
         self._intervals: deque[float] = deque(maxlen=RECENT_INTERVALS)
+        self.score_level = ScoreLevel()
         self.memory = self._initiate(Detections.empty(), torch.zeros(0, dtype=torch.long))
         self.trace: AssociationTrace | None = None  # of the last frame
 
@@ -149,6 +165,9 @@ class Tracker:
         labels = self._known_labels(detections[rows])
         elapsed = self._time_step(time)
         detections = self._with_columns(detections[rows], labels)
+        if self.existence is not None:
+            self.score_level.update(detections.scores, elapsed)
+            detections = replace(detections, scores=self.score_level.lifted(detections.scores))
         memory = self._predict(elapsed, affine)
         predictions = self._predictions(memory, elapsed)
         matches = self.association(predictions, detections)
@@ -158,8 +177,10 @@ class Tracker:
         if len(matches.new_tracks):  # seldom, and a third of a millisecond
             new = self._initiate(detections[matches.new_tracks], rows[matches.new_tracks], is_first)
             memory = _concatenate(memory, new)
-        self.memory = self._assign_ids(memory)
-        return self._output(self.memory, given)
+        memory = self._weigh_existence(memory, rows, evidence(detections, matches))
+        reported = self._reported(memory)
+        self.memory = self._assign_ids(memory, reported)
+        return self._output(self.memory, reported, given)
 
     def _time_step(self, time: float | None) -> float:
         """Seconds since the last frame, 0 on the first one, scaled if frames are usually far apart."""
@@ -298,12 +319,27 @@ class Tracker:
             hits=hits,
             time_since_update=torch.zeros(count),
             confirmed=(hits >= self.min_hits) | confirmed,
+            existence=initiate(count),
             detection_rows=rows,
         )
 
-    def _assign_ids(self, memory: TrackMemory) -> TrackMemory:
+    def _weigh_existence(self, memory: TrackMemory, rows: Tensor, observed: Tensor) -> TrackMemory:
+        """The memory with what was observed of each track; observed: (D, E) of the detections in the given `rows`."""
+        matched = (memory.time_since_update == 0).nonzero()[:, 0]
+        found = torch.searchsorted(rows, memory.detection_rows[matched])  # rows ascend
+        return replace(memory, existence=update(memory.existence, matched, observed[found]))
+
+    def _reported(self, memory: TrackMemory) -> Tensor:
+        """(N,) bool, which tracks are real enough to be reported."""
+        if self.existence is None:
+            return memory.confirmed
+        logits = self.existence(memory.existence, self.score_level.lift)
+        bias = torch.where(memory.ids > 0, HYSTERESIS, -HYSTERESIS)
+        return memory.confirmed & (logits + bias >= self.min_existence)
+
+    def _assign_ids(self, memory: TrackMemory, reported: Tensor) -> TrackMemory:
         """The memory with the next ids for tracks that are reported for the first time, so that ids have no gaps."""
-        new = (memory.confirmed & (memory.ids == 0)).nonzero()[:, 0]
+        new = (reported & (memory.ids == 0)).nonzero()[:, 0]
         if not len(new):
             return memory
         ids = memory.ids.clone()
@@ -316,30 +352,38 @@ class Tracker:
         scores = detections.scores.clamp(min=1e-3)  # a class is better than none
         return CLASS_WEIGHT * scores[:, None] * one_hot(detections.labels, len(self._labels))
 
-    def _output(self, memory: TrackMemory, given: Detections) -> Tracks:
-        """The confirmed tracks that were matched in this frame, or are still coasting."""
-        rows = (memory.confirmed & (memory.time_since_update <= self.coasting)).nonzero()[:, 0]
+    def _output(self, memory: TrackMemory, reported: Tensor, given: Detections) -> Tracks:
+        """The reported tracks that were matched in this frame, or are still coasting."""
+        rows = (reported & (memory.time_since_update <= self.coasting)).nonzero()[:, 0]
         boxes = box_convert(self.motion.project(memory.state[rows])[0], "cxcywh", "xyxy")
+        scores = memory.scores[rows]
         detection_rows = memory.detection_rows[rows]
+        matched = detection_rows >= 0
+        scores[matched] = given.scores[detection_rows[matched]]
         if self.boxes == "detected":
-            matched = detection_rows >= 0
             boxes[matched] = given.boxes[detection_rows[matched]]
         labels = self._labels[memory.class_logits[rows].argmax(1)]
-        return Tracks(boxes, memory.scores[rows], labels, memory.ids[rows], detection_rows)
+        return Tracks(boxes, scores, labels, memory.ids[rows], detection_rows)
 
 
 def _networks(
-    motion: Motion | None, association: Association | None, weights: str | Path | None, min_new_track: float
-) -> tuple[Motion, Association]:
+    motion: Motion | None,
+    association: Association | None,
+    existence: Existence | None,
+    weights: str | Path | None,
+    min_new_track: float,
+) -> tuple[Motion, Association, Existence | None]:
     if motion is not None:
         if weights is not None:
             raise ValueError(f"tracker.weights: {weights} would be ignored, expected either weights or a motion model")
-        return motion, association or ByteAssociation()
+        return motion, association or ByteAssociation(), existence
     file = weights or SHIPPED
     loaded = load_motion(file)
     if association is None and holds(file, "association"):
-        association = GraphAssociation(loaded, load_graph(file), min_new_track)
-    return loaded, association or ByteAssociation()
+        existence = existence or load_existence(file)
+        start = min_new_track if existence is None else min(min_new_track, MIN_SILENT)
+        association = GraphAssociation(loaded, load_graph(file), start)
+    return loaded, association or ByteAssociation(), existence
 
 
 def _check_range(name: str, value: object, low: float, high: float = math.inf) -> None:
