@@ -12,7 +12,7 @@ from track.datasets.crowds import make_crowds
 from track.structures import Tracks
 from track.tracking.existence import FEATURES, Existence
 from track.tracking.tracker import Tracker
-from track.training.existence import ExistenceDataModule, ExistenceModule, every, observe
+from track.training.association import ExistenceDataModule, ExistenceModule, every, observe
 from track.training.simulation import Episode, simulate_clutter, simulate_lone_object
 
 
@@ -88,7 +88,7 @@ def test_detections_are_simulated_where_there_are_none_and_folders_without_other
     tmp_path: Path,
 ) -> None:
     make_crowds(tmp_path / "crowds", 2, 30, 0)
-    data = ExistenceDataModule(str(tmp_path / "crowds"), held_out=["crowd-00"])
+    data = ExistenceDataModule(str(tmp_path / "crowds"), held_out=["walkers-00-000"])
     data.setup("fit")
     assert [[len(episode.detections) for episode in group] for group in data.groups] == [[30, 10, 5]]
     assert len(data.groups[0][0].detections[0])
