@@ -19,6 +19,7 @@ from tests.conftest import Call
 from tests.evaluation.test_plots import LINE_COLOURS, pixels_of
 from track.evaluation.plots import plot_reliability
 from track.tracking.recurrent import load_motion
+from track.tracking.tracker import Tracker
 from track.training.association import PROBABILITIES, AssociationModule
 from track.training.detector import DetectorModule
 from track.training.motion import MotionModule
@@ -157,6 +158,14 @@ def test_training_association_writes_weights_that_predict_uses(streets: Path, tm
     )  # fmt: skip
     assert again.code == 0, again.err
     assert "weights: again/gru.safetensors" in again.out
+    existence = call(
+        "train", "task=existence", f"data.root={streets}", "data.detections=[det/det.txt]", "data.episodes=1",
+        "data.held_out=[street-04-01]", "model.weights=run/gru.safetensors", "output_dir=existence",
+    )  # fmt: skip
+    assert existence.code == 0, existence.err
+    assert "weights: existence/gru.safetensors" in existence.out
+    assert Tracker(weights=tmp_path / "run/gru.safetensors").existence is None
+    assert Tracker(weights=tmp_path / "existence/gru.safetensors").existence is not None
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,7 @@ def test_training_association_writes_weights_that_predict_uses(streets: Path, tm
         (["data.root=.", "ckpt_path=absent.ckpt"], "absent.ckpt: expected a checkpoint as grutrack train writes it"),
         (["data.root=.", "ckpt_path=epoch=1-step=6.ckpt"], "epoch=1-step=6.ckpt: expected a checkpoint as grutrack tr"),
         (["data.root=.", "trainer.accelerator=nonsense"], "nonsense"),
-        (["task=nonsense"], "task: expected one of association, detector, motion, got nonsense"),
+        (["task=nonsense"], "task: expected one of association, detector, existence, motion, got nonsense"),
         (["data.root=.", "trainer.max_epochs=abc"], "trainer.max_epochs: expected a whole number, got abc"),
         (["data.root=.", "data.batch_size=0"], "data.batch_size: expected at least 1, got 0"),
         (

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,11 @@ def test_pairs_are_assigned_by_their_logits_and_unmatched_objects_start_tracks()
     [matches] = FIXED([(predictions_of(MOTION), arrays(Detections.cat([DETECTED, unmatched])))])
     assert sorted(zip(matches.tracks.tolist(), matches.detections.tolist(), strict=True)) == [(0, 1), (1, 0), (2, 2)]
     assert matches.new_tracks.tolist() == [3]
+    overlap = 200 / 1440  # of the first two
+    affinity = [10 * 19 / 21 - 3] * 3 + [0, 0]  # of each detection and its track
+    expected = [[4, 3, 1, 4, -1], [0.9, 0.8, 0.6, 0.9, 0.4], affinity, [overlap, overlap, 0, 0, 0]]
+    assert matches.evidence is not None
+    np.testing.assert_allclose(matches.evidence.T, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("tracks", "detections"), [(0, 0), (0, 3), (3, 0)])

@@ -66,7 +66,8 @@ class Matches:
 
     tracks, detections: (M,) rows that are matched, each at most once. new_tracks: (K,) rows of detections that start a
     track. i, j: (E,) rows of the tracks and detections that might have been matched, and affinity: (E,) that the
-    matches were chosen by, in the association's own unit; larger is better.
+    matches were chosen by, in the association's own unit; larger is better. evidence: (D, E) of each detection, see
+    `track.tracking.existence`; None if the association knows none.
     """
 
     tracks: np.ndarray
@@ -75,6 +76,7 @@ class Matches:
     i: np.ndarray
     j: np.ndarray
     affinity: np.ndarray
+    evidence: np.ndarray | None = None
 
     def table(self, tracks: int, detections: int) -> np.ndarray:
         """(tracks, detections) affinities, -inf where no match was possible."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from track.checkpoint import load, save
+from track.checkpoint import Options, load, save
 from track.engine.compiled import Compiled
 from track.tracking.association import FrameDetections, Matches, TrackPredictions, assign_pairs
 from track.tracking.graph_features import (
@@ -107,7 +107,8 @@ class Score(nn.Module):
         alone = logits.no_detection.index_select(0, graph.i) + logits.no_track.index_select(0, graph.j)
         affinity = logits.pair - alone / 2
         unmatched = (logits.no_track - segment_logsumexp(logits.pair, logits.no_track, graph.j)).exp()
-        return affinity, unmatched * logits.objectness.sigmoid(), tracks, detections, pairs
+        new_track = unmatched * logits.objectness.sigmoid()
+        return affinity, new_track, logits.objectness, tracks, detections, pairs
 
     def example(self) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
         """See `Compilable`."""
@@ -118,11 +119,13 @@ class Scores(NamedTuple):
     """The network's view of a frame, by numpy.
 
     affinity: (E,) nats, that a pair is the same object rather than each alone. new_track: (D,) probability that a
-    detection is an object without a track. tracks, detections, pairs: the columns of the `Graph`.
+    detection is an object without a track. objectness: (D,) log-odds that it is an object. tracks, detections, pairs:
+    the columns of the `Graph`.
     """
 
     affinity: np.ndarray
     new_track: np.ndarray
+    objectness: np.ndarray
     tracks: np.ndarray
     detections: np.ndarray
     pairs: np.ndarray
@@ -145,24 +148,35 @@ class GraphAssociation:
         """See `Association`; the network sees all frames at once."""
         neighbours = [find_neighbours(*frame) for frame in frames]
         inputs = [graph_inputs(*frame, near) for frame, near in zip(frames, neighbours, strict=True)]
-        affinity, new_track = self.score(*(inputs[0] if len(inputs) == 1 else collate_inputs(inputs)), outputs=2)
+        columns = self.score(*(inputs[0] if len(inputs) == 1 else collate_inputs(inputs)), outputs=3)
         ends = np.cumsum([[len(near.i), len(near.detection_rivals)] for near in neighbours], 0)[:-1]
-        columns = np.split(affinity, ends[:, 0]), np.split(new_track, ends[:, 1])
-        return [self._decide(near, *values) for near, *values in zip(neighbours, *columns, strict=True)]
+        parts = (np.split(column, ends[:, k]) for column, k in zip(columns, (0, 1, 1), strict=True))
+        scores = (detections.scores for _, detections in frames)
+        return [self._decide(*frame) for frame in zip(neighbours, scores, *parts, strict=True)]
 
     def decide_and_describe(self, tracks: TrackPredictions, detections: FrameDetections) -> tuple[Matches, Graph]:
         """The matches of one frame, and the graph that they were decided on."""
         near = find_neighbours(tracks, detections)
         scores = Scores(*self.score(*graph_inputs(tracks, detections, near)))
-        graph = Graph(*map(torch.from_numpy, (*scores[2:], near.i, near.j)))
-        return self._decide(near, scores.affinity, scores.new_track), graph
+        graph = Graph(*map(torch.from_numpy, (*scores[3:], near.i, near.j)))
+        return self._decide(near, detections.scores, *scores[:3]), graph
 
-    def _decide(self, near: Neighbours, affinity: np.ndarray, new_track: np.ndarray) -> Matches:
+    def _decide(
+        self,
+        near: Neighbours,
+        scores: np.ndarray,
+        affinity: np.ndarray,
+        new_track: np.ndarray,
+        objectness: np.ndarray,
+    ) -> Matches:
         chosen = assign_pairs(near.i, near.j, affinity.astype(np.float64))
         columns = near.j.take(chosen)
         starts = new_track >= self.min_new_track
         starts[columns] = False
-        return Matches(near.i.take(chosen), columns, np.flatnonzero(starts), near.i, near.j, affinity)
+        matched = np.zeros_like(objectness)
+        matched[columns] = affinity.take(chosen)
+        evidence = np.stack([objectness, scores, matched, near.detection_overlap[:, 0]], 1)
+        return Matches(near.i.take(chosen), columns, np.flatnonzero(starts), near.i, near.j, affinity, evidence)
 
 
 def segment_logsumexp(pair: Tensor, alone: Tensor, index: Tensor) -> Tensor:
@@ -174,9 +188,15 @@ def segment_logsumexp(pair: Tensor, alone: Tensor, index: Tensor) -> Tensor:
     return ((alone - top).exp().index_add(0, index, (pair - top.index_select(0, index)).exp())).log() + top
 
 
-def save_network(motion: RecurrentMotion, network: MessagePassing, path: Path) -> Path:
-    """Write both networks of a tracker into one safetensors file; returns the path."""
-    return save(path, {"motion": (motion, motion.options), "association": (network, network.options)})
+def save_network(
+    motion: RecurrentMotion, network: MessagePassing, path: Path, existence: nn.Module | None = None
+) -> Path:
+    """Write the networks of a tracker into one safetensors file; returns the path."""
+    networks: dict[str, tuple[nn.Module, Options]] = {
+        "motion": (motion, motion.options),
+        "association": (network, network.options),
+    }
+    return save(path, networks | ({} if existence is None else {"existence": (existence, {})}))
 
 
 def load_graph(path: str | Path | None = None) -> MessagePassing:

@@ -22,6 +22,15 @@ from track.engine.compiled import Compiled, make_graph
 from track.geometry import is_camera_motion
 from track.structures import MAX_COORDINATE, Detections, Tracks
 from track.tracking.association import Association, ByteAssociation, FrameDetections, Matches, TrackPredictions
+from track.tracking.existence import (
+    HYSTERESIS,
+    MIN_SILENT,
+    Existence,
+    ScoreLevel,
+    initiate,
+    load_existence,
+    update,
+)
 from track.tracking.graph_network import GraphAssociation, Score, load_graph
 from track.tracking.motion import Advance, Initiate, Motion, Move, Observe
 from track.tracking.recurrent import SHIPPED, load_motion
@@ -49,7 +58,8 @@ class TrackMemory:
     scores: np.ndarray  # (N,) of the last detection
     hits: np.ndarray  # (N,) detections so far
     time_since_update: np.ndarray  # (N,) seconds since the last detection
-    confirmed: np.ndarray  # (N,) bool, has been reported
+    confirmed: np.ndarray  # (N,) bool, has had `min_hits` detections
+    existence: np.ndarray  # (N, MEMORY_SIZE) of `track.tracking.existence`
     detection_rows: np.ndarray  # (N,) int64, of the given detections of the last frame; -1 if unmatched
 
     def __getitem__(self, rows: np.ndarray) -> TrackMemory:
@@ -83,22 +93,24 @@ class MotionFunctions:
 class Tracker:
     """Tracks every object online: `tracks = tracker.update(detections, time)` for each frame in order.
 
-    motion: predicts boxes. association: matches them to detections and starts new tracks. Without `motion`, it is
-    loaded from `weights` (default: the shipped file), as is the association if the file holds one; otherwise
-    ByteTrack's rule is used. min_score: detections below it are ignored. min_hits: detections before a track is
-    reported (those of the first frame are reported at once). max_age: seconds without a detection after which a track
-    ends. min_new_track: for the learned association, probability of being an object without a track from which a
-    detection starts one. boxes: "filtered" by the motion model, or as "detected". coasting: seconds for which a track
-    is reported while it is hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
+    motion: predicts boxes. association: matches them to detections and starts new tracks. existence: decides which
+    tracks are reported; without it, all are. Without `motion`, it is loaded from `weights` (default: the shipped file),
+    as are association and existence if the file holds them; otherwise ByteTrack's rule is used. min_score: detections
+    below it are ignored. min_hits: detections before a track is reported (those of the first frame are reported at
+    once). max_age: seconds without a detection after which a track ends. min_new_track: for the learned association,
+    probability of being an object from which a track is reported; in weights without existence, from which a detection
+    starts a track. boxes: "filtered" by the motion model, or as "detected". coasting: seconds for which a track is
+    reported while it is hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
 
-    Raises ValueError if `weights` is not a weights file or is given together with `motion`, or for an option out of
-    range.
+    Raises ValueError if `weights` is not a weights file or is given together with `motion`, for existence without the
+    learned association, or for an option out of range.
     """
 
     def __init__(
         self,
         motion: Motion | None = None,
         association: Association | None = None,
+        existence: Existence | None = None,
         *,
         weights: str | Path | None = None,
         min_score: float = 0.1,
@@ -117,7 +129,9 @@ class Tracker:
         _check_range("frame_rate", frame_rate, 1e-6)
         if boxes not in ("filtered", "detected"):
             raise ValueError(f"tracker.boxes: expected filtered or detected, got {boxes}")
-        self.motion, self.association = _networks(motion, association, weights, min_new_track)
+        networks = _networks(motion, association, existence, weights, min_new_track)
+        self.motion, self.association, self.existence = networks
+        self.min_existence = math.log(max(min_new_track, 1e-6) / max(1 - min_new_track, 1e-6))  # log-odds
         self._functions = MotionFunctions(self.motion)
         self.min_score, self.min_hits = min_score, min_hits
         self.max_age, self.frame_rate = max_age, frame_rate
@@ -130,6 +144,7 @@ class Tracker:
         self._next_key = self._next_id = 1
         self._labels = np.zeros(1, np.int64)  # the label of each column of class logits, ascending
         self._intervals: deque[float] = deque(maxlen=RECENT_INTERVALS)
+        self.score_level = ScoreLevel()
         nothing = FrameDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
         self.memory = self._new_tracks(nothing, np.zeros(0, np.int64), self._functions.initiate(*nothing[:2]))
         self.trace: AssociationTrace | None = None  # of the last frame
@@ -161,7 +176,9 @@ class Tracker:
         boxes, scores, labels = (column.numpy(force=True) for column in (given.boxes, given.scores, given.labels))
         rows = self._usable(boxes, scores)
         detections = FrameDetections(boxes.take(rows, 0), scores.take(rows), labels.take(rows))
-        return _Step(self, boxes, rows, detections, self._known_labels(detections.labels), self._now(time), matrix)
+        return _Step(
+            self, boxes, scores, rows, detections, self._known_labels(detections.labels), self._now(time), matrix
+        )
 
     def _now(self, time: float | None) -> float:
         """Seconds of this frame. Raises ValueError if they are not later than the last frame's."""
@@ -180,7 +197,11 @@ class Tracker:
         step.elapsed = self._pass_time(step.now)
         if len(step.labels) > len(self._labels):
             self._widen(step.labels)
-        step.detections = step.detections._replace(labels=np.searchsorted(self._labels, step.detections.labels))
+        columns, scores = np.searchsorted(self._labels, step.detections.labels), step.detections.scores
+        if self.existence is not None:
+            self.score_level.update(scores, step.elapsed)
+            scores = self.score_level.lifted(scores)
+        step.detections = step.detections._replace(scores=scores, labels=columns)
 
     def _pass_time(self, now: float) -> float:
         """Seconds since the last frame, 0 on the first one, scaled if frames are usually far apart."""
@@ -257,8 +278,11 @@ class Tracker:
             detections = FrameDetections(*(column[matches.new_tracks] for column in step.detections))
             born = self._new_tracks(detections, step.rows[matches.new_tracks], new, step.is_first)
             memory = _concatenate(memory, born)
-        self.memory = self._assign_ids(memory)
-        return self._output(self.memory, step.given_boxes)
+        if self.existence is not None and matches.evidence is not None:
+            memory = self._weigh_existence(memory, step.rows, matches.evidence)
+        reported = self._reported(memory)
+        self.memory = self._assign_ids(memory, reported)
+        return self._output(self.memory, reported, step)
 
     def _update_matched(self, step: _Step, matches: Matches, state: np.ndarray, boxes: np.ndarray) -> TrackMemory:
         """The memory after its matches; state, boxes: (M, S) and (M, 4) of the matched tracks."""
@@ -319,12 +343,27 @@ class Tracker:
             hits=np.ones(count, np.int64),
             time_since_update=np.zeros(count, np.float32),
             confirmed=np.full(count, confirmed or self.min_hits <= 1),
+            existence=initiate(count),
             detection_rows=rows,
         )
 
-    def _assign_ids(self, memory: TrackMemory) -> TrackMemory:
+    def _weigh_existence(self, memory: TrackMemory, rows: np.ndarray, evidence: np.ndarray) -> TrackMemory:
+        """The memory with what was observed of each track; evidence: (D, E) of the detections in the given `rows`."""
+        matched = np.flatnonzero(memory.detection_rows >= 0)
+        found = np.searchsorted(rows, memory.detection_rows.take(matched))  # rows ascend
+        return replace(memory, existence=update(memory.existence, matched, evidence.take(found, 0)))
+
+    def _reported(self, memory: TrackMemory) -> np.ndarray:
+        """(N,) bool, which tracks are real enough to be reported."""
+        if self.existence is None:
+            return memory.confirmed
+        margin = np.where(memory.ids > 0, HYSTERESIS, -HYSTERESIS)
+        log_odds = self.existence.log_odds(memory.existence, self.score_level.lift)
+        return np.asarray(memory.confirmed & (log_odds + margin >= self.min_existence))
+
+    def _assign_ids(self, memory: TrackMemory, reported: np.ndarray) -> TrackMemory:
         """The memory with the next ids for tracks that are reported for the first time, so that ids have no gaps."""
-        new = np.flatnonzero(memory.confirmed & (memory.ids == 0))
+        new = np.flatnonzero(reported & (memory.ids == 0))
         if not len(new):
             return memory
         ids = memory.ids.copy()
@@ -339,15 +378,18 @@ class Tracker:
         gain[np.arange(len(gain)), detections.labels] = np.float32(CLASS_WEIGHT) * scores
         return gain
 
-    def _output(self, memory: TrackMemory, given_boxes: np.ndarray) -> Tracks:
-        """The confirmed tracks that were matched in this frame, or are still coasting."""
-        rows = np.flatnonzero(memory.confirmed & (memory.time_since_update <= self.coasting))
-        boxes, detection_rows = memory.boxes.take(rows, 0), memory.detection_rows.take(rows)
+    def _output(self, memory: TrackMemory, reported: np.ndarray, step: _Step) -> Tracks:
+        """The reported tracks that were matched in this frame, or are still coasting."""
+        rows = np.flatnonzero(reported & (memory.time_since_update <= self.coasting))
+        boxes, scores = memory.boxes.take(rows, 0), memory.scores.take(rows)
+        detection_rows = memory.detection_rows.take(rows)
+        matched = np.flatnonzero(detection_rows >= 0)
+        given = detection_rows.take(matched)
+        scores[matched] = step.given_scores.take(given)
         if self.boxes == "detected":
-            matched = detection_rows >= 0
-            boxes[matched] = given_boxes[detection_rows[matched]]
+            boxes[matched] = step.given_boxes.take(given, 0)
         labels = self._labels.take(memory.class_logits.take(rows, 0).argmax(1))
-        columns = (boxes, memory.scores.take(rows), labels, memory.ids.take(rows), detection_rows)
+        columns = (boxes, scores, labels, memory.ids.take(rows), detection_rows)
         return Tracks(*map(torch.from_numpy, columns))
 
 
@@ -392,6 +434,7 @@ class _Step:
 
     tracker: Tracker
     given_boxes: np.ndarray  # (G, 4) of all given detections
+    given_scores: np.ndarray  # (G,)
     rows: np.ndarray  # (D,) of these, which are tracked
     detections: FrameDetections
     labels: np.ndarray  # (C,) known so far, and new ones
@@ -458,21 +501,34 @@ def _together(function: Compiled, inputs: Sequence[tuple[np.ndarray, ...]]) -> l
 
 
 def _networks(
-    motion: Motion | None, association: Association | None, weights: str | Path | None, min_new_track: float
-) -> tuple[Motion, Association]:
+    motion: Motion | None,
+    association: Association | None,
+    existence: Existence | None,
+    weights: str | Path | None,
+    min_new_track: float,
+) -> tuple[Motion, Association, Existence | None]:
     if motion is not None:
         if weights is not None:
             raise ValueError(f"tracker.weights: {weights} would be ignored, expected either weights or a motion model")
-        return motion, association or ByteAssociation()
+        return motion, *_decided_by(association, existence)
     file = weights or SHIPPED
     loaded = load_motion(file)
     for step in (Initiate, Move, Advance, Observe):
         make_graph(step(loaded))
     if association is None and holds(file, "association"):
+        existence = existence or load_existence(file)
         network = load_graph(file)
         make_graph(Score(loaded, network))
-        association = GraphAssociation(loaded, network, min_new_track)
-    return loaded, association or ByteAssociation()
+        start = min_new_track if existence is None else min(min_new_track, MIN_SILENT)
+        association = GraphAssociation(loaded, network, start)
+    return loaded, *_decided_by(association, existence)
+
+
+def _decided_by(association: Association | None, existence: Existence | None) -> tuple[Association, Existence | None]:
+    """The association, by default ByteTrack's rule. Raises ValueError if it gives existence no evidence."""
+    if existence is not None and not isinstance(association, GraphAssociation):
+        raise ValueError("tracker.existence: expected the learned association beside it, which gives the evidence")
+    return association or ByteAssociation(), existence
 
 
 def _check_range(name: str, value: object, low: float, high: float = math.inf) -> None:

@@ -22,6 +22,8 @@ MIN_SCORE = 0.1  # detections with lower scores are dropped
 MIN_IOU = 0.3  # to match a box to an identity: below the evaluator's 0.5, because a poor box still continues a track
 BOX_NOISE = torch.tensor([0.03, 0.018, 0.065, 0.036])  # of centre x, y, width and height, in box sizes
 OCCLUDED_BOX_NOISE = torch.tensor([0.055, 0.04, 0.12, 0.09])  # added to it on a fully occluded box
+LOW_SCORES = 0.15, 0.6  # of a lone object and of clutter
+CLUTTER_AREAS = [(1920, 1080), (1280, 720), (640, 480)]  # pixels
 Rows = TypeVar("Rows", bound=Detections)
 
 
@@ -158,10 +160,47 @@ def relabel(episode: Episode, rng: np.random.Generator, classes: int = 4) -> Epi
     return replace(episode, detections=detections)
 
 
-def identify(boxes: Tensor, truth: Tracks) -> Tensor:
-    """(N,) the identity of each box (N, 4), by one-to-one matching with one frame's ground truth at IoU `MIN_IOU`; -1
+def simulate_lone_object(rng: np.random.Generator, frames: int = 150) -> Episode:
+    """One steady object, all that a detector finds in the video, at a score that other detectors give to clutter."""
+    size = _random_size(rng)
+    start = rng.uniform(0, [1200, 600])
+    velocity = rng.normal(size=2) * rng.choice([0, 0.01]) * size[1]  # pixels per frame
+    score, score_noise = rng.uniform(*LOW_SCORES), rng.uniform(0, 0.08)
+    noise, miss_rate = rng.uniform(0, 0.02), rng.choice([0, 0.05, 0.2])
+    truth, detections = [], []
+    for f in range(frames):
+        corner = start + f * velocity
+        truth.append(Tracks.from_rows([[*corner, *(corner + size), 1, 1, 1]]))
+        boxes = _jitter(truth[-1].boxes, noise * torch.from_numpy(rng.normal(size=(1, 4))).float())
+        scores = torch.tensor([score + score_noise * rng.normal()]).float().clamp(MIN_SCORE, 1)
+        one = Detections(boxes, scores, truth[-1].labels)
+        detections.append(one[:0] if rng.random() < miss_rate else one)
+    return Episode(truth, detections, None, [f / 30 for f in range(frames)])
+
+
+def simulate_clutter(rng: np.random.Generator, frames: int = 150) -> Episode:
+    """False boxes at random places of every frame, all that a detector finds in the video."""
+    area = np.array(CLUTTER_AREAS[rng.integers(len(CLUTTER_AREAS))])
+    size, count = _random_size(rng), rng.integers(1, 16)
+    score, score_noise = rng.uniform(*LOW_SCORES), rng.uniform(0, 0.08)
+    detections = []
+    for _ in range(frames):
+        corners = rng.uniform(0, area, (count, 2))
+        scores = (score + score_noise * rng.normal(size=(count, 1))).clip(MIN_SCORE, 1)
+        rows = np.concatenate([corners, corners + size, scores, np.ones((count, 1))], 1)
+        detections.append(Detections.from_rows(rows.tolist()))
+    return Episode([Tracks.empty()] * frames, detections, None, [f / 30 for f in range(frames)])
+
+
+def _random_size(rng: np.random.Generator) -> np.ndarray:
+    """(2,) width and height of an object, pixels."""
+    return np.exp(rng.uniform(np.log(20), np.log(300))) * np.array([rng.uniform(0.3, 2.0), 1.0])
+
+
+def identify(boxes: Tensor, truth: Tracks, min_iou: float = MIN_IOU) -> Tensor:
+    """(N,) the identity of each box (N, 4), by one-to-one matching with one frame's ground truth at IoU `min_iou`; -1
     for a box without a match."""
-    i, j = assign(box_iou(truth.boxes, boxes).nan_to_num(0.0), MIN_IOU)
+    i, j = assign(box_iou(truth.boxes, boxes).nan_to_num(0.0), min_iou)
     identities = torch.full((len(boxes),), -1)
     identities[j] = truth.ids[i]
     return identities

@@ -29,7 +29,7 @@ def help_text(command: str) -> str:
     parts = [sentence, "\n".join(["examples:", *(f"  {example}" for example in examples)])]
     parts.append("\n".join(["options:", *_option_lines(command.replace("-", "_"))]))
     if command == "train":
-        for task in ("motion", "association", "detector"):
+        for task in ("motion", "association", "existence", "detector"):
             parts.append("\n".join([f"with task={task}:", *_option_lines(f"task/{task}")]))
     elif command not in ("prepare-data", "convert", "benchmark"):
         trackers = "\n".join(f"  tracker={name:12}{_introduction(f'tracker/{name}')[0]}" for name in _trackers())
