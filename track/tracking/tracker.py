@@ -178,7 +178,7 @@ class Tracker:
             new = self._initiate(detections[matches.new_tracks], rows[matches.new_tracks], is_first)
             memory = _concatenate(memory, new)
         memory = self._weigh_existence(memory, rows, evidence(detections, matches))
-        reported = self._reported(memory)
+        reported = self._reported(memory, is_first)
         self.memory = self._assign_ids(memory, reported)
         return self._output(self.memory, reported, given)
 
@@ -329,12 +329,13 @@ class Tracker:
         found = torch.searchsorted(rows, memory.detection_rows[matched])  # rows ascend
         return replace(memory, existence=update(memory.existence, matched, observed[found]))
 
-    def _reported(self, memory: TrackMemory) -> Tensor:
-        """(N,) bool, which tracks are real enough to be reported."""
+    def _reported(self, memory: TrackMemory, is_first: bool) -> Tensor:
+        """(N,) bool, which tracks are real enough to be reported: those of the first frame need no more than others
+        that were reported before."""
         if self.existence is None:
             return memory.confirmed
         logits = self.existence(memory.existence, self.score_level.lift)
-        bias = torch.where(memory.ids > 0, HYSTERESIS, -HYSTERESIS)
+        bias = torch.where((memory.ids > 0) | is_first, HYSTERESIS, -HYSTERESIS)
         return memory.confirmed & (logits + bias >= self.min_existence)
 
     def _assign_ids(self, memory: TrackMemory, reported: Tensor) -> TrackMemory:
