@@ -25,7 +25,7 @@ class Still(Kalman):
 
 CONF = Path(__file__).parents[2] / "conf"
 VARIANTS = [
-    *(("train", [f"task={task}"]) for task in ("motion", "association", "detector")),
+    *(("train", [f"task={task}"]) for task in ("motion", "association", "existence", "detector")),
     *((command, [f"tracker={name}"]) for command in ("predict", "evaluate", "demo", "serve")
       for name in ("gru", "gru_byte", "bytetrack")),
     *((name, []) for name in ("pipeline", "view", "prepare_data", "benchmark", "ablation", "convert")),

@@ -116,10 +116,16 @@ def fixed(log_odds: float) -> Existence:
     return existence
 
 
-@pytest.mark.parametrize(("log_odds", "reported"), [(0.6, 1), (0.4, 0)])
-def test_a_track_is_first_reported_above_the_threshold(log_odds: float, reported: int) -> None:
+@pytest.mark.parametrize(("log_odds", "first", "later"), [(0.6, 1, 2), (0.4, 1, 1), (-0.4, 1, 1), (-0.6, 0, 0)])
+def test_a_track_is_first_reported_above_the_threshold_or_in_the_first_frame(
+    log_odds: float, first: int, later: int
+) -> None:
     tracker = Tracker(existence=fixed(log_odds))
-    assert len(tracker.update(Detections.from_numpy([[0, 0, 20, 40]], 0.9), 0.0)) == reported
+    boxes = torch.tensor([[0.0, 0, 20, 40], [200, 0, 220, 40]])
+    assert len(tracker.update(Detections.from_numpy(boxes[:1], 0.9), 0.0)) == first
+    for t in range(1, 4):
+        tracks = tracker.update(Detections.from_numpy(boxes, 0.9), t / FPS)
+    assert len(tracks) == later
 
 
 @pytest.mark.parametrize(("log_odds", "ids"), [(-0.4, [1]), (-0.6, [])])

@@ -280,7 +280,7 @@ class Tracker:
             memory = _concatenate(memory, born)
         if self.existence is not None and matches.evidence is not None:
             memory = self._weigh_existence(memory, step.rows, matches.evidence)
-        reported = self._reported(memory)
+        reported = self._reported(memory, step.is_first)
         self.memory = self._assign_ids(memory, reported)
         return self._output(self.memory, reported, step)
 
@@ -353,11 +353,12 @@ class Tracker:
         found = np.searchsorted(rows, memory.detection_rows.take(matched))  # rows ascend
         return replace(memory, existence=update(memory.existence, matched, evidence.take(found, 0)))
 
-    def _reported(self, memory: TrackMemory) -> np.ndarray:
-        """(N,) bool, which tracks are real enough to be reported."""
+    def _reported(self, memory: TrackMemory, is_first: bool) -> np.ndarray:
+        """(N,) bool, which tracks are real enough to be reported: those of the first frame need no more than others
+        that were reported before."""
         if self.existence is None:
             return memory.confirmed
-        margin = np.where(memory.ids > 0, HYSTERESIS, -HYSTERESIS)
+        margin = np.where((memory.ids > 0) | is_first, HYSTERESIS, -HYSTERESIS)
         log_odds = self.existence.log_odds(memory.existence, self.score_level.lift)
         return np.asarray(memory.confirmed & (log_odds + margin >= self.min_existence))
 
