@@ -208,7 +208,7 @@ def test_a_sweep_runs_once_for_each_value(streets: Path, tmp_path: Path, call: C
         ("+tracker.x={_target_: hydra.utils.get_method, _args_: [os.system]}", "tracker.x._target_"),
         ("+tracker.x={_target_: hydra.utils.instantiate, config: {}}", "tracker.x._target_"),
         ("+tracker.x={_target_: track.tracking.tracker.torch.load, f: a.pt}", "tracker.x._target_"),
-        ("+tracker.x={_target_: track.app.cli.instantiate}", "tracker.x._target_"),
+        ("+tracker.x={_target_: track.app.console.cli.instantiate}", "tracker.x._target_"),
         ("+tracker.x={_target_: track.checkpoint.atomic_write, path: a}", "tracker.x._target_"),
         ("tracker._target_=${oc.decode:os.system}", "tracker._target_"),
         ("+hydra.callbacks.x={_target_: os.system, command: 'touch hacked'}", "hydra.callbacks.x._target_"),

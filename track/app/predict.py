@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
-from track.app.cli import command, instantiate
+from track.app.console.cli import command, instantiate
 from track.app.console.inputs import detections_of, detector_of, selection
 from track.app.console.outputs import (
     OutputFiles,
