@@ -205,6 +205,7 @@ def test_what_may_not_be_written_is_refused_before_the_export(tmp_path: Path, ca
     for options, message in (
         (["output=there.onnx"], "output: there.onnx: exists; overwrite=true replaces it"),
         (["output=folder", "overwrite=true"], "output: folder: expected a file, it is a folder"),
+        (["output=there.onnx/tracker.onnx"], "output: there.onnx/tracker.onnx: expected a file that can be written ("),
         (["weights=motion.safetensors"], "motion.safetensors: expected association weights, as `grutrack train` wri"),
         (["weights=none.safetensors"], "none.safetensors: expected motion weights"),
         (["weights=own.safetensors", "output=own.safetensors", "overwrite=true"], "expected another file than the we"),

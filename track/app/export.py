@@ -84,6 +84,10 @@ def _check_output(output: Path, weights: Path, overwrite: bool) -> None:
         raise ValueError(f"output: {output}: expected another file than the weights")
     if output.exists() and not overwrite:
         raise ValueError(f"output: {output}: exists; overwrite=true replaces it")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output: {output}: expected a file that can be written ({error.strerror})") from error
 
 
 def _check_results(content: bytes, step: TrackerStep) -> None:
