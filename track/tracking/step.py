@@ -211,15 +211,15 @@ class TrackerStep(nn.Module):
 
 
 def graph_inputs(tracks: TrackRows, boxes: Tensor, scores: Tensor, labels: Tensor, elapsed: Tensor) -> GraphInputs:
-    """The inputs of the graph features, from dense tables of all tracks and detections; the last of each is a dummy.
+    """The inputs of the graph features, by dense tables of all tracks and detections; the last of each is a dummy.
 
     boxes (D + 1, 4), scores (D + 1,), labels (D + 1,).
     """
-    near, iou = _candidates(tracks, boxes), _iou(tracks.box, boxes)
-    i, j = near.nonzero().unbind(1)
+    i, j = _candidates(tracks, boxes).nonzero().unbind(1)
     matched_last_frame = (tracks.seconds <= elapsed).float()
     numbers = [tracks.score, tracks.seconds, tracks.hits, tracks.confirmed, matched_last_frame]
-    class_gap = tracks.class_logits.amax(1, keepdim=True) - tracks.class_logits.index_select(1, labels)
+    logits = tracks.class_logits.index_select(0, i)
+    logit_of_label = logits.gather(1, labels.index_select(0, j)[:, None])
     track_rivals, track_overlap = _rivals(tracks.box)
     detection_rivals, detection_overlap = _rivals(boxes)
     return GraphInputs(
@@ -231,8 +231,8 @@ def graph_inputs(tracks: TrackRows, boxes: Tensor, scores: Tensor, labels: Tenso
         detection_scores=scores,
         i=i,
         j=j,
-        iou=iou[near],
-        class_gap=class_gap[near],
+        iou=_iou(tracks.box.index_select(0, i).T, boxes.index_select(0, j).T),
+        class_gap=logits.amax(1) - logit_of_label[:, 0],
         track_rivals=track_rivals,
         track_overlap=track_overlap,
         detection_rivals=detection_rivals,
@@ -242,28 +242,31 @@ def graph_inputs(tracks: TrackRows, boxes: Tensor, scores: Tensor, labels: Tenso
 
 def _candidates(tracks: TrackRows, boxes: Tensor) -> Tensor:
     """(T, D) bool, which may match: see `find_neighbours`."""
-    box, sigma = tracks.box[:, None], tracks.sigma[:, None, :2]
+    low, high = tracks.box.T[:, :, None].split(2)  # (2, T, 1): x and y come first, which is fastest in ONNX Runtime
+    other_low, other_high = boxes.T[:, None].split(2)  # (2, 1, D)
+    sigma = tracks.sigma[:, :2].T[:, :, None]
     margin = GATE_SIGMAS * sigma
-    reached = (box[..., :2] - margin <= boxes[:, 2:]) & (boxes[:, :2] <= box[..., 2:] + margin)
-    height, detected_height = ((one[..., 3] - one[..., 1]).clamp(min=1) for one in (box, boxes))
-    ratio = detected_height / height
-    may_match = reached.all(2) & (ratio > HEIGHT_RATIOS[0]) & (ratio < HEIGHT_RATIOS[1])
-    offset = (boxes[:, :2] + boxes[:, 2:] - box[..., :2] - box[..., 2:]) / sigma.clamp(min=0.1)
-    distance = (offset * offset).sum(2).where(may_match, torch.inf)
+    reached = (low - margin <= other_high) & (other_low <= high + margin)
+    ratio = (other_high - other_low)[1].clamp(min=1) / (high - low)[1].clamp(min=1)
+    may_match = reached[0] & reached[1] & (ratio > HEIGHT_RATIOS[0]) & (ratio < HEIGHT_RATIOS[1])
+    offset = (other_low + other_high - low - high) / sigma.clamp(min=0.1)
+    distance = (offset * offset).sum(0).where(may_match, torch.inf)
     nearest = pad(distance, (0, MAX_CANDIDATES), value=torch.inf).topk(MAX_CANDIDATES, largest=False)[0]
     return may_match & (distance <= nearest[:, -1:])
 
 
 def _rivals(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(N,) row of the box that overlaps each most, and (N, 2) IoU with it and the sum over all: see `Neighbours`."""
-    iou = _iou(boxes, boxes) * (1 - torch.eye(boxes.shape[0]))
+    iou = _iou(boxes.T[:, :, None], boxes.T[:, None]) * (1 - torch.eye(boxes.shape[0]))
     most, rivals = iou.max(1)
     return rivals, torch.stack([most, iou.sum(1)], 1)
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:
-    """(N, M) intersection over union of boxes (N, 4) and (M, 4), 0 for boxes without area: see `paired_iou`."""
-    shared = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0).prod(2)
-    area_a, area_b = ((one[:, 2:] - one[:, :2]).prod(1) for one in (a, b))
-    union = area_a[:, None] + area_b - shared
+    """(...) intersection over union of boxes (4, ...) and (4, ...), 0 for those without area: see `paired_iou`."""
+    low, high = a.split(2)
+    other_low, other_high = b.split(2)
+    sides = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0)
+    shared = sides[0] * sides[1]
+    union = (high - low).prod(0) + (other_high - other_low).prod(0) - shared
     return shared / union.where(union > 0, 1)
