@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_area
 
 from track.structures import MAX_COORDINATE
 
@@ -67,7 +66,8 @@ def occluded_fraction(boxes: Tensor) -> Tensor:
     """
     top_left = torch.maximum(boxes[:, None, :2], boxes[:, :2])
     bottom_right = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
-    shared = (bottom_right - top_left).clamp(min=0).prod(2) / box_area(boxes).clamp(min=1)[:, None]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1)
+    shared = (bottom_right - top_left).clamp(min=0).prod(2) / areas[:, None]
     nearer = boxes[:, 3] > boxes[:, None, 3]
     return torch.cat([shared * nearer, boxes.new_zeros(len(boxes), 1)], 1).amax(1)
 
@@ -80,8 +80,8 @@ def touching_boxes(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, n
     of a grid only, so that the cost grows with the number of pairs, not with N * M.
     """
     if len(a) * len(b) <= DENSE_PAIRS:
-        i, j = np.nonzero(_touch(a.T[:, :, None], b.T))
-        yield i, j
+        pairs = np.flatnonzero(_touch(a.T[:, :, None], b.T))
+        yield np.divmod(pairs, max(len(b), 1))
         return
     cell = 2 * float(np.concatenate([a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]]).mean()) + 1
     rows_a, keys_a = _cells(a, cell)
@@ -102,17 +102,19 @@ def touching_boxes(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, n
         i = np.repeat(rows_a[entries], repeats)
         shift = first[entries] - np.concatenate([[0], repeats.cumsum()[:-1]]) if len(repeats) else first[entries]
         j = rows_b[np.arange(len(i)) + np.repeat(shift, repeats)]
-        touching = _touch(a[i].T, b[j].T)
-        pairs = np.unique(i[touching] * len(b) + j[touching])  # ordered, and once each: boxes may share several cells
+        touching = np.flatnonzero(_touch(a.take(i, 0).T, b.take(j, 0).T))
+        pairs = i.take(touching) * len(b) + j.take(touching)
+        pairs = np.unique(pairs)  # in order, and once each: boxes may share several cells
         yield np.divmod(pairs, len(b))
 
 
 def paired_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(E,) intersection over union of each box of `a` (E, 4) with that of `b` (E, 4), 0 for boxes without area."""
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    shared = sides.clip(0).prod(1)
-    union = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1) - shared
-    return shared / np.where(union > 0, union, 1)
+    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
+    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1]) + (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    return shared / np.maximum(areas - shared, 1e-12)
 
 
 def _touch(a: np.ndarray, b: np.ndarray) -> np.ndarray:

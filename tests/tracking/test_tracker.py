@@ -1,6 +1,7 @@
 """The tracker: identities over time, birth and death of tracks, time, camera motion and classes."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from track.tracking.association import ByteAssociation, iou
 from track.tracking.camera_motion import OpticalFlow
 from track.tracking.motion import Kalman
 from track.tracking.recurrent import RecurrentMotion, save_motion
-from track.tracking.tracker import Tracker
+from track.tracking.tracker import MultiTracker, Tracker
 
 
 def detections_at(*left: float, score: float = 0.9, label: int = 1) -> Detections:
@@ -328,7 +329,7 @@ def test_a_short_interval_after_a_long_one_is_not_scaled() -> None:
     moved = PARKED + torch.tensor([30.0, 0, 30, 0])
     for time, boxes in ((0.0, PARKED), (10.0, PARKED), (10.0 + 1 / 30, PARKED), (10.0 + 2 / 30, moved)):
         tracker.update(Detections.from_numpy(boxes), time)
-    assert tracker._time_step(10.0 + 3 / 30) == pytest.approx(1 / 30)
+    assert tracker._pass_time(10.0 + 3 / 30) == pytest.approx(1 / 30)
 
 
 def test_a_time_that_is_refused_adds_no_class() -> None:
@@ -346,3 +347,46 @@ def test_what_is_no_table_of_detections_or_no_time_is_refused_in_words() -> None
         Tracker().update(Detections.from_numpy(PARKED), "1")  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match=r"1 detections were dropped: .* corners with x1 <= x2"):
         Tracker().update(Detections.from_numpy([[100, 100, 20, 30]]))
+
+
+def walkers(seed: int, frames: int) -> list[Detections]:
+    """Boxes that walk, each missed now and then."""
+    chance = torch.Generator().manual_seed(seed)
+    start, velocity = 600 * torch.rand(12, 2, generator=chance), 4 * torch.randn(12, 2, generator=chance)
+    scene = []
+    for t in range(frames):
+        corners = start + t * velocity + torch.randn(12, 2, generator=chance)
+        seen = torch.rand(12, generator=chance) > 0.15
+        scene.append(Detections.from_numpy(torch.cat([corners, corners + torch.tensor([30.0, 80])], 1)[seen], 0.9))
+    return scene
+
+
+@pytest.mark.parametrize("make", [Tracker, lambda: Tracker(Kalman(), ByteAssociation(), boxes="detected")])
+def test_videos_tracked_together_have_the_tracks_of_each_alone(make: Callable[[], Tracker]) -> None:
+    scenes = [walkers(seed, 30) for seed in range(4)]
+    scenes[3] = [Detections.empty()] * 3 + scenes[3][3:]  # nobody at first
+    turn = torch.tensor([[1, 0.01, 3], [-0.01, 1, -2]])
+    together, alone = MultiTracker(4, make()), [make() for _ in scenes]
+    for t in range(30):
+        frames = [None if (t + k) % 7 == 0 else scene[t] for k, scene in enumerate(scenes)]
+        times, affines = [t / 30, t / 10, t / 30, None], [None, turn, None, turn]
+        results = together.update(frames, times, affines)
+        for tracker, frame, time, affine, tracks in zip(alone, frames, times, affines, results, strict=True):
+            assert (frame is None) == (tracks is None)
+            if frame is not None and tracks is not None:
+                expected = tracker.update(frame, time, affine)
+                assert tracks.ids.tolist() == expected.ids.tolist()
+                torch.testing.assert_close(tracks.boxes, expected.boxes, rtol=1e-4, atol=1e-2)
+    assert [len(tracks) > 4 for tracks in results if tracks is not None] == [True] * 4
+
+
+def test_bad_input_for_one_video_changes_none() -> None:
+    together = MultiTracker(2)
+    frame = Detections.from_numpy(PARKED)
+    together.update([frame, frame], [0.0, 0.0])
+    with pytest.raises(ValueError, match="time: expected more than the last frame's"):
+        together.update([frame, frame], [0.1, 0.0])
+    assert [tracks.ids.tolist() for tracks in together.update([frame, frame], [0.1, 0.1]) if tracks] == [[1, 2, 3]] * 2
+    with pytest.raises(ValueError, match="detections: expected one for each of 2 videos, got 1"):
+        together.update([frame])
+    assert together.update([None, None]) == [None, None]

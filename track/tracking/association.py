@@ -112,7 +112,7 @@ def height_iou(tracks: np.ndarray, detections: np.ndarray) -> np.ndarray:
     """
     shared = np.minimum(tracks[:, 3], detections[:, 3]) - np.maximum(tracks[:, 1], detections[:, 1])
     span = np.maximum(tracks[:, 3], detections[:, 3]) - np.minimum(tracks[:, 1], detections[:, 1])
-    return paired_iou(tracks, detections) * (shared.clip(0) / span.clip(1e-6))
+    return paired_iou(tracks, detections) * np.maximum(shared, 0) / np.maximum(span, 1e-6)
 
 
 def assign(affinity: Tensor, minimum: float) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ def assign_pairs(i: np.ndarray, j: np.ndarray, gain: np.ndarray) -> np.ndarray:
     which are assigned one after another: the result is the same, the cost grows with their number.
     """
     useful = np.flatnonzero(gain > 0)
-    i, j, gain = i[useful], j[useful], gain[useful]
+    i, j, gain = i.take(useful), j.take(useful), gain.take(useful)
     if not len(i):
         return useful
     rows, columns = int(i.max()) + 1, int(j.max()) + 1
@@ -182,35 +182,37 @@ class ByteAssociation:
 
     def _match(self, tracks: TrackPredictions, detections: FrameDetections) -> Matches:
         i, j, affinity = self._pairs(tracks, detections)
-        weighted = affinity * detections.scores[j]
+        weighted = affinity * detections.scores.take(j)
         high = detections.scores >= self.high_score
         free_tracks = np.ones(len(tracks.boxes), bool)
         free_detections = np.ones(len(high), bool)
-        matched = []
+        matched = [np.zeros(0, np.int64)]
         for values, minimum, stage_tracks, stage_detections in (
             (weighted, self.min_first, tracks.confirmed, high),
             (affinity, self.min_second, tracks.confirmed & tracks.matched_last_frame, ~high),
             (weighted, self.min_new_track, ~tracks.confirmed, high),
         ):
-            pairs = np.flatnonzero((stage_tracks & free_tracks)[i] & (stage_detections & free_detections)[j])
-            pairs = pairs[assign_pairs(i[pairs], j[pairs], values[pairs].astype(np.float64) - minimum)]
-            free_tracks[i[pairs]] = False
-            free_detections[j[pairs]] = False
+            possible = (stage_tracks & free_tracks).take(i) & (stage_detections & free_detections).take(j)
+            pairs = np.flatnonzero(possible & (values > minimum))
+            if not len(pairs):
+                continue
+            pairs = pairs[assign_pairs(i.take(pairs), j.take(pairs), values.take(pairs).astype(np.float64) - minimum)]
+            free_tracks[i.take(pairs)] = False
+            free_detections[j.take(pairs)] = False
             matched.append(pairs)
         pairs = np.concatenate(matched)
         new_tracks = np.flatnonzero(free_detections & (detections.scores >= self.new_track_score))
-        return Matches(i[pairs], j[pairs], new_tracks, i, j, affinity)
+        return Matches(i.take(pairs), j.take(pairs), new_tracks, i, j, affinity)
 
     def _pairs(self, tracks: TrackPredictions, detections: FrameDetections) -> tuple[np.ndarray, ...]:
         """Rows (E,) of tracks and of detections of the same class whose boxes meet, and their affinities (E,)."""
+        labels = tracks.labels
         blocks = []
         for i, j in touching_boxes(tracks.boxes, detections.boxes):
-            same = tracks.labels[i] == detections.labels[j]
-            i, j = i[same], j[same]
-            affinity = self.affinity(tracks.boxes[i], detections.boxes[j])
-            possible = affinity > 0
-            blocks.append((i[possible], j[possible], affinity[possible]))
-        return tuple(np.concatenate(column) for column in zip(*blocks, strict=True))
+            affinity = self.affinity(tracks.boxes.take(i, 0), detections.boxes.take(j, 0))
+            possible = np.flatnonzero((labels.take(i) == detections.labels.take(j)) & (affinity > 0))
+            blocks.append((i.take(possible), j.take(possible), affinity.take(possible)))
+        return blocks[0] if len(blocks) == 1 else tuple(map(np.concatenate, zip(*blocks, strict=True)))
 
 
 def _blocks(i: np.ndarray, j: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
@@ -232,9 +234,11 @@ def _blocks(i: np.ndarray, j: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]
 
 def _assign_table(i: np.ndarray, j: np.ndarray, gain: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """(M,) which of the pairs are chosen, by one table of all rows and columns."""
-    table = np.zeros((rows, columns))
-    table[i, j] = gain
-    number = np.full((rows, columns), -1)
-    number[i, j] = np.arange(len(i))
-    chosen = number[linear_sum_assignment(table, maximize=True)]
+    table = np.zeros(rows * columns)
+    cells = i * columns + j
+    table[cells] = gain
+    number = np.full(rows * columns, -1)
+    number[cells] = np.arange(len(i))
+    r, c = linear_sum_assignment(table.reshape(rows, columns), maximize=True)
+    chosen = number.take(r * columns + c)
     return chosen[chosen >= 0]

@@ -109,19 +109,19 @@ def find_neighbours(tracks: TrackPredictions, detections: FrameDetections) -> Ne
     margin = GATE_SIGMAS * tracks.sigma[:, :2]
     gates[:count, :2] -= margin
     gates[:count, 2:] += margin
-    height = (boxes[:, 3] - boxes[:, 1]).clip(1)
+    height = np.maximum(boxes[:, 3] - boxes[:, 1], 1)
     rivals = np.zeros(len(boxes), np.int64)
     overlap = np.zeros((len(boxes), 2), np.float32)
     candidates = []
     for i, j in touching_boxes(gates, boxes):
-        iou = paired_iou(boxes[i], boxes[j])
+        iou = paired_iou(boxes.take(i, 0), boxes.take(j, 0))
         from_track, to_track = i < count, j < count
-        ratio = height[j] / height[i]
-        may_match = from_track & ~to_track & (ratio > HEIGHT_RATIOS[0]) & (ratio < HEIGHT_RATIOS[1])
-        candidates.append(_nearest_pairs(boxes, tracks.sigma, i[may_match], j[may_match], iou[may_match]))
-        rival = (from_track == to_track) & (iou > 0) & (i != j)
-        _strongest(i[rival], j[rival], iou[rival], rivals, overlap)
-    i, j, iou = (np.concatenate(column) for column in zip(*candidates, strict=True))
+        ratio = height.take(j) / height.take(i)
+        match = np.flatnonzero(from_track & ~to_track & (ratio > HEIGHT_RATIOS[0]) & (ratio < HEIGHT_RATIOS[1]))
+        candidates.append(_nearest_pairs(boxes, tracks.sigma, i.take(match), j.take(match), iou.take(match)))
+        rival = np.flatnonzero((from_track == to_track) & (iou > 0) & (i != j))
+        _strongest(i.take(rival), j.take(rival), iou.take(rival), rivals, overlap)
+    i, j, iou = candidates[0] if len(candidates) == 1 else map(np.concatenate, zip(*candidates, strict=True))
     rivals[count:] -= count * (overlap[count:, 0] > 0)
     return Neighbours(i, j - count, iou, rivals[:count], overlap[:count], rivals[count:], overlap[count:])
 
@@ -264,7 +264,7 @@ class GraphFeatures(nn.Module):
 def graph_inputs(tracks: TrackPredictions, detections: FrameDetections, near: Neighbours) -> GraphInputs:
     """The inputs of `GraphFeatures`, as numpy arrays."""
     numbers = (tracks.scores, tracks.time_since_update, tracks.hits, tracks.confirmed, tracks.matched_last_frame)
-    logits = tracks.class_logits
+    logits, labels = tracks.class_logits, detections.labels.take(near.j)
     return GraphInputs(
         state=tracks.state,
         boxes=tracks.boxes,
@@ -272,7 +272,7 @@ def graph_inputs(tracks: TrackPredictions, detections: FrameDetections, near: Ne
         numbers=np.stack(numbers, 1, dtype=np.float32, casting="unsafe"),
         detection_boxes=detections.boxes,
         detection_scores=detections.scores,
-        class_gap=logits.max(1)[near.i] - logits[near.i, detections.labels[near.j]],
+        class_gap=logits.max(1).take(near.i) - logits.ravel().take(near.i * logits.shape[1] + labels),
         **vars(near),
     )
 
@@ -310,7 +310,7 @@ def _nearest_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pairs, of each track the `MAX_CANDIDATES` nearest ones in its standard deviations."""
     counts = np.bincount(i, minlength=1)
-    if counts.max() <= MAX_CANDIDATES:
+    if counts.max() <= MAX_CANDIDATES:  # as good as always
         return i, j, iou
     offset = (boxes[j, :2] + boxes[j, 2:] - boxes[i, :2] - boxes[i, 2:]) / sigma[i, :2].clip(0.1)
     order = np.lexsort(((offset**2).sum(1), i))
@@ -323,12 +323,12 @@ def _strongest(i: np.ndarray, j: np.ndarray, iou: np.ndarray, rivals: np.ndarray
     """Write the row j of the largest IoU of each box i, that IoU and the sum; i (E,) is ascending."""
     if not len(i):
         return
-    start = np.flatnonzero(np.diff(i, prepend=-1))
-    rows = i[start]
+    start = np.concatenate([[0], np.flatnonzero(i[1:] != i[:-1]) + 1])
+    rows = i.take(start)
     overlap[rows, 0] = np.maximum.reduceat(iou, start)
     overlap[rows, 1] = np.add.reduceat(iou, start)
-    largest = np.flatnonzero(iou == overlap[i, 0])[::-1]  # of equal ones the first is written last
-    rivals[i[largest]] = j[largest]
+    largest = np.flatnonzero(iou == overlap[:, 0].take(i))[::-1]  # of equal ones the first is written last
+    rivals[i.take(largest)] = j.take(largest)
 
 
 def _nearest_box(boxes: Tensor, rivals: Tensor, overlap: Tensor) -> Tensor:

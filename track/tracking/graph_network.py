@@ -159,10 +159,10 @@ class GraphAssociation:
 
     def _decide(self, near: Neighbours, affinity: np.ndarray, new_track: np.ndarray) -> Matches:
         chosen = assign_pairs(near.i, near.j, affinity.astype(np.float64))
-        columns = near.j[chosen]
+        columns = near.j.take(chosen)
         starts = new_track >= self.min_new_track
         starts[columns] = False
-        return Matches(near.i[chosen], columns, np.flatnonzero(starts), near.i, near.j, affinity)
+        return Matches(near.i.take(chosen), columns, np.flatnonzero(starts), near.i, near.j, affinity)
 
 
 def segment_logsumexp(pair: Tensor, alone: Tensor, index: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -52,7 +53,7 @@ class TrackMemory:
     detection_rows: np.ndarray  # (N,) int64, of the given detections of the last frame; -1 if unmatched
 
     def __getitem__(self, rows: np.ndarray) -> TrackMemory:
-        return TrackMemory(*(column[rows] for column in vars(self).values()))
+        return TrackMemory(*(column.take(rows, 0) for column in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -147,44 +148,51 @@ class Tracker:
         """
         return update_together([self], [(detections, time, affine)])[0]
 
-    def _begin(self, given: Detections, time: float | None, affine: Tensor | None) -> _Step:
-        """What is to be done with this frame. Raises ValueError, and changes nothing, for bad input."""
+    def _check(self, given: Detections, time: float | None, affine: Tensor | None) -> _Step:
+        """What is to be done with this frame. Changes nothing; raises ValueError for bad input."""
         if not isinstance(given, Detections):
             kind = type(given).__name__
             raise ValueError(f"detections: expected Detections, got {kind}; Detections.from_numpy converts arrays")
-        if affine is not None and (affine.shape != (2, 3) or not is_camera_motion(affine)):
+        matrix = None if affine is None else affine.numpy(force=True)
+        if matrix is None or np.array_equal(matrix, IDENTITY):
+            matrix = None
+        elif affine is not None and (affine.shape != (2, 3) or not is_camera_motion(affine)):
             raise ValueError(f"affine: expected finite numbers (2, 3) that can be inverted, got {affine.tolist()}")
-        is_first = self._time is None
         boxes, scores, labels = (column.numpy(force=True) for column in (given.boxes, given.scores, given.labels))
         rows = self._usable(boxes, scores)
-        labels = labels[rows]
-        known = self._known_labels(labels)
-        elapsed = self._time_step(time)
-        if len(known) > len(self._labels):
-            self._widen(known)
-        detections = FrameDetections(boxes[rows], scores[rows], np.searchsorted(self._labels, labels))
-        matrix = None if affine is None else affine.numpy(force=True).astype(np.float32, copy=False)
-        if matrix is not None and (matrix == IDENTITY).all():
-            matrix = None
-        return _Step(self, boxes, rows, detections, elapsed, matrix, is_first)
+        detections = FrameDetections(boxes.take(rows, 0), scores.take(rows), labels.take(rows))
+        return _Step(self, boxes, rows, detections, self._known_labels(detections.labels), self._now(time), matrix)
 
-    def _time_step(self, time: float | None) -> float:
-        """Seconds since the last frame, 0 on the first one, scaled if frames are usually far apart."""
+    def _now(self, time: float | None) -> float:
+        """Seconds of this frame. Raises ValueError if they are not later than the last frame's."""
         if time is not None and not (isinstance(time, Real) and math.isfinite(time)):
             raise ValueError(f"time: expected seconds, got {time}")
         if self._time is None:
-            self._time = 0.0 if time is None else time
-            return 0.0
+            return 0.0 if time is None else time
         now = self._time + 1 / self.frame_rate if time is None else time
-        elapsed = now - self._time
-        if not elapsed > 0:
+        if not now > self._time:
             raise ValueError(f"time: expected more than the last frame's {self._time} s, got {now} s")
+        return now
+
+    def _begin(self, step: _Step) -> None:
+        """Let time pass, and make room for new labels; the step's detections get labels as columns."""
+        step.is_first = self._time is None
+        step.elapsed = self._pass_time(step.now)
+        if len(step.labels) > len(self._labels):
+            self._widen(step.labels)
+        step.detections = step.detections._replace(labels=np.searchsorted(self._labels, step.detections.labels))
+
+    def _pass_time(self, now: float) -> float:
+        """Seconds since the last frame, 0 on the first one, scaled if frames are usually far apart."""
+        elapsed = 0.0 if self._time is None else now - self._time
         self._time = now
+        if not elapsed:
+            return elapsed
         self._intervals.append(elapsed)
         usual = self._usual_interval()
         if usual >= 5 and now == round(now) and len(self._intervals) == 5:
             warnings.warn(
-                f"frames are {usual:g} s apart: if these times are milliseconds, divide them by 1000", stacklevel=4
+                f"frames are {usual:g} s apart: if these times are milliseconds, divide them by 1000", stacklevel=5
             )
         return elapsed * SCALED_INTERVAL / usual if usual > LONG_INTERVAL else elapsed
 
@@ -194,7 +202,8 @@ class Tracker:
 
     def _usable(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """(N,) the rows of the detections that are tracked."""
-        usable = (np.abs(boxes) <= MAX_COORDINATE).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1) & np.isfinite(scores)
+        near = np.abs(boxes) <= MAX_COORDINATE
+        usable = near.all(1) & (boxes[:, 2] >= boxes[:, 0]) & (boxes[:, 3] >= boxes[:, 1]) & np.isfinite(scores)
         if not usable.all():
             count = int((~usable).sum())
             expected = "finite scores, and corners with x1 <= x2 and y1 <= y2"
@@ -254,18 +263,18 @@ class Tracker:
     def _update_matched(self, step: _Step, matches: Matches, state: np.ndarray, boxes: np.ndarray) -> TrackMemory:
         """The memory after its matches; state, boxes: (M, S) and (M, 4) of the matched tracks."""
         memory, rows = step.memory, matches.tracks
-        matched = FrameDetections(*(column[matches.detections] for column in step.detections))
+        matched = FrameDetections(*(column.take(matches.detections, 0) for column in step.detections))
         states, all_boxes = memory.state.copy(), memory.boxes.copy()  # the trace keeps the predicted ones
         states[rows] = state
         all_boxes[rows] = boxes
         scores, class_logits, hits = memory.scores.copy(), memory.class_logits.copy(), memory.hits.copy()
         scores[rows] = matched.scores
-        class_logits[rows] = CLASS_DECAY * class_logits[rows] + self._class_logit_gain(matched)
+        class_logits[rows] = CLASS_DECAY * class_logits.take(rows, 0) + self._class_logit_gain(matched)
         hits[rows] += 1
         time_since_update = memory.time_since_update.copy()
         time_since_update[rows] = 0
         detection_rows = np.full_like(memory.ids, -1)
-        detection_rows[rows] = step.rows[matches.detections]
+        detection_rows[rows] = step.rows.take(matches.detections)
         return replace(
             memory,
             state=states,
@@ -284,7 +293,7 @@ class Tracker:
         usual = self._usual_interval()
         max_age = max(self.max_age, MIN_AGE * (SCALED_INTERVAL if usual > LONG_INTERVAL else usual))
         alive = matched | (memory.confirmed & (memory.time_since_update <= max_age))
-        return memory if alive.all() else memory[alive]
+        return memory if alive.all() else memory[np.flatnonzero(alive)]
 
     def _new_tracks(
         self,
@@ -333,13 +342,48 @@ class Tracker:
     def _output(self, memory: TrackMemory, given_boxes: np.ndarray) -> Tracks:
         """The confirmed tracks that were matched in this frame, or are still coasting."""
         rows = np.flatnonzero(memory.confirmed & (memory.time_since_update <= self.coasting))
-        boxes, detection_rows = memory.boxes[rows], memory.detection_rows[rows]
+        boxes, detection_rows = memory.boxes.take(rows, 0), memory.detection_rows.take(rows)
         if self.boxes == "detected":
             matched = detection_rows >= 0
             boxes[matched] = given_boxes[detection_rows[matched]]
-        labels = self._labels[memory.class_logits[rows].argmax(1)]
-        columns = (boxes, memory.scores[rows], labels, memory.ids[rows], detection_rows)
+        labels = self._labels.take(memory.class_logits.take(rows, 0).argmax(1))
+        columns = (boxes, memory.scores.take(rows), labels, memory.ids.take(rows), detection_rows)
         return Tracks(*map(torch.from_numpy, columns))
+
+
+class MultiTracker:
+    """Tracks several videos at once, each with its own identities: the networks see all their frames in one call.
+
+    The tracks are those of one `Tracker` for each video; a frame costs less the more videos there are.
+    """
+
+    def __init__(self, videos: int, tracker: Tracker | None = None) -> None:
+        """videos: how many. tracker: of which each video gets a copy without tracks, by default `Tracker()`."""
+        _check_range("videos", videos, 1)
+        self.trackers = [copy(tracker or Tracker()) for _ in range(videos)]
+        for one in self.trackers:
+            one.reset()
+
+    def update(
+        self,
+        detections: Sequence[Detections | None],
+        times: Sequence[float | None] | None = None,
+        affines: Sequence[Tensor | None] | None = None,
+    ) -> list[Tracks | None]:
+        """The tracks of the next frame of each video, None for a video that has no frame now.
+
+        detections: None for a video without a frame. times, affines: for each video, as for `Tracker.update`. Raises
+        ValueError for bad input; no video is tracked then.
+        """
+        count = len(self.trackers)
+        times, affines = times or [None] * count, affines or [None] * count
+        for name, values in (("detections", detections), ("times", times), ("affines", affines)):
+            if len(values) != count:
+                raise ValueError(f"{name}: expected one for each of {count} videos, got {len(values)}")
+        rows = [row for row, frame in enumerate(detections) if frame is not None]
+        frames = [(frame, times[row], affines[row]) for row, frame in enumerate(detections) if frame is not None]
+        tracks = dict(zip(rows, update_together([self.trackers[row] for row in rows], frames), strict=True))
+        return [tracks.get(row) for row in range(count)]
 
 
 @dataclass
@@ -350,9 +394,11 @@ class _Step:
     given_boxes: np.ndarray  # (G, 4) of all given detections
     rows: np.ndarray  # (D,) of these, which are tracked
     detections: FrameDetections
-    elapsed: float  # seconds
+    labels: np.ndarray  # (C,) known so far, and new ones
+    now: float  # seconds
     affine: np.ndarray | None  # (2, 3)
-    is_first: bool
+    elapsed: float = 0.0  # seconds since the last frame, as the networks see them
+    is_first: bool = False
 
     @property
     def memory(self) -> TrackMemory:
@@ -365,9 +411,13 @@ def update_together(
     """One frame of each of several videos: detections, time and affine as for `Tracker.update`.
 
     trackers: of the same motion model and association, whose networks see all frames at once. Raises ValueError for bad
-    input; the videos before it are not tracked then, but their time has passed.
+    input; no tracker is changed then.
     """
-    steps = [tracker._begin(*frame) for tracker, frame in zip(trackers, frames, strict=True)]
+    steps = [tracker._check(*frame) for tracker, frame in zip(trackers, frames, strict=True)]
+    if not steps:
+        return []
+    for step in steps:
+        step.tracker._begin(step)
     functions, association = trackers[0]._functions, trackers[0].association
     moving = [step for step in steps if step.affine is not None]
     moves = [(s.memory.state, np.tile(s.affine, (len(s.memory.keys), 1, 1))) for s in moving if s.affine is not None]
@@ -385,7 +435,8 @@ def update_together(
     births = []
     for step, match, (predictions, found) in zip(steps, matches, predicted, strict=True):
         step.tracker.trace = AssociationTrace(step.memory.keys, step.memory.ids, predictions, found, match)
-        updates.append((predictions.state[match.tracks], *(column[match.detections] for column in found[:2])))
+        detected = (column.take(match.detections, 0) for column in found[:2])
+        updates.append((predictions.state.take(match.tracks, 0), *detected))
         if len(match.new_tracks):
             births.append(tuple(column[match.new_tracks] for column in found[:2]))
     updated, born = _together(functions.observe, updates), iter(_together(functions.initiate, births))

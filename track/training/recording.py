@@ -128,7 +128,7 @@ def update_votes(votes: Votes, tracker: Tracker, truth: Tracks) -> None:
     for row in votes.values():
         for identity in row:
             row[identity] *= VOTE_DECAY
-    memory = tracker.memory[tracker.memory.time_since_update == 0]
+    memory = tracker.memory[np.flatnonzero(tracker.memory.time_since_update == 0)]
     identities = identify(torch.from_numpy(memory.boxes), truth)
     for track, identity in zip(memory.keys.tolist(), identities.tolist(), strict=True):
         row = votes.setdefault(track, {})
