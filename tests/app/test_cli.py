@@ -28,7 +28,7 @@ VARIANTS = [
     *(("train", [f"task={task}"]) for task in ("motion", "association", "detector")),
     *((command, [f"tracker={name}"]) for command in ("predict", "evaluate", "demo", "serve")
       for name in ("gru", "gru_byte", "bytetrack")),
-    *((name, []) for name in ("pipeline", "view", "prepare_data", "benchmark", "ablation", "convert")),
+    *((name, []) for name in ("pipeline", "view", "prepare_data", "benchmark", "ablation", "convert", "export")),
     ("train", ["trainer=tensorboard"]),
 ]  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_every_config_composes_and_names_things_that_exist(config: str, options:
 
     text = OmegaConf.to_yaml(composed(config, *options))
     targets = re.findall(r"(?:_target_|path): ([a-z]\w*\.[\w.]+)", text)
-    assert len(targets) > 0 or config in ("prepare_data", "ablation", "convert")
+    assert len(targets) > 0 or config in ("prepare_data", "ablation", "convert", "export")
     for target in targets:
         assert callable(get_object(target))
 
