@@ -5,7 +5,7 @@
 //     node tracker.mjs tracker.onnx MOT17-02/det/det.txt tracks.txt 30
 //
 // tracks every frame of a MOTChallenge detection file, of 30 frames per second, and writes a MOTChallenge result file.
-// In a browser, `Tracker` is the same with onnxruntime-web.
+// `Tracker` is the same with onnxruntime-web.
 
 import { readFileSync, writeFileSync } from "node:fs";
 import * as ort from "onnxruntime-node";
