@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from track.app.cli import command
+from track.app.console.cli import command
 from track.app.evaluate import print_figures
 from track.evaluation.tracking import OVERALL
 

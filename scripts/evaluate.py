@@ -2,7 +2,7 @@
 
 import sys
 
-from track.app.cli import main
+from track.app.console.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["evaluate", *sys.argv[1:]]))

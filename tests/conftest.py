@@ -41,7 +41,7 @@ def file_size_limit(size: int) -> Iterator[None]:
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
     """Run `grutrack COMMAND OPTION ...` in this process, in the test's own folder."""
-    from track.app.cli import main
+    from track.app.console.cli import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["grutrack"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from track.app.cli import main
+from track.app.console.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,7 +28,7 @@ VARIANTS = [
     *(("train", [f"task={task}"]) for task in ("motion", "association", "existence", "detector")),
     *((command, [f"tracker={name}"]) for command in ("predict", "evaluate", "demo", "serve")
       for name in ("gru", "gru_byte", "bytetrack")),
-    *((name, []) for name in ("pipeline", "view", "prepare_data", "benchmark", "ablation", "convert")),
+    *((name, []) for name in ("pipeline", "view", "prepare_data", "benchmark", "ablation", "convert", "export")),
     ("train", ["trainer=tensorboard"]),
 ]  # fmt: skip
 
@@ -44,7 +44,7 @@ def test_every_config_composes_and_names_things_that_exist(config: str, options:
 
     text = OmegaConf.to_yaml(composed(config, *options))
     targets = re.findall(r"(?:_target_|path): ([a-z]\w*\.[\w.]+)", text)
-    assert len(targets) > 0 or config in ("prepare_data", "ablation", "convert")
+    assert len(targets) > 0 or config in ("prepare_data", "ablation", "convert", "export")
     for target in targets:
         assert callable(get_object(target))
 
@@ -208,7 +208,7 @@ def test_a_sweep_runs_once_for_each_value(streets: Path, tmp_path: Path, call: C
         ("+tracker.x={_target_: hydra.utils.get_method, _args_: [os.system]}", "tracker.x._target_"),
         ("+tracker.x={_target_: hydra.utils.instantiate, config: {}}", "tracker.x._target_"),
         ("+tracker.x={_target_: track.tracking.tracker.torch.load, f: a.pt}", "tracker.x._target_"),
-        ("+tracker.x={_target_: track.app.cli.instantiate}", "tracker.x._target_"),
+        ("+tracker.x={_target_: track.app.console.cli.instantiate}", "tracker.x._target_"),
         ("+tracker.x={_target_: track.checkpoint.atomic_write, path: a}", "tracker.x._target_"),
         ("tracker._target_=${oc.decode:os.system}", "tracker._target_"),
         ("+hydra.callbacks.x={_target_: os.system, command: 'touch hacked'}", "hydra.callbacks.x._target_"),

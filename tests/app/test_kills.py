@@ -22,7 +22,7 @@ import torch
 
 from tests.app.conftest import EVERY_BOX
 from tests.datasets.test_download import Server, zipped
-from track.app.cli import main
+from track.app.console.cli import main
 from track.app.console.outputs import partial_file
 from track.datasets.download import DATASETS
 from track.media.video_file import VideoFile

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from tests.streaming import BrightDetector, scene
-from track.app.cli import instantiate
+from track.app.console.cli import instantiate
 from track.app.live.web_session import Choice, WebOptions, WebSession
 from track.detection.source import DetectionSource
 from track.media.sources import VideoFile

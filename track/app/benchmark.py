@@ -23,7 +23,7 @@ from torchvision.models import get_model_weights
 from torchvision.ops import box_iou
 
 from track.analytics import SceneAnalytics
-from track.app.cli import command, instantiate
+from track.app.console.cli import command, instantiate
 from track.checkpoint import install_command
 from track.detection.detector import OWN, Detector, available_detectors, build_detector, load_detector
 from track.detection.source import PrecomputedDetections

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from track.app.cli import command
+from track.app.console.cli import command
 from track.formats.annotated import AnnotatedVideo, Format
 from track.formats.coco import COCO
 from track.formats.cvat import CVAT, MOT

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from track.analytics import EventFile, SceneAnalytics
-from track.app.cli import command, instantiate
+from track.app.console.cli import command, instantiate
 from track.app.console.inputs import detector_of
 from track.app.console.outputs import OutputFiles, check_outputs
 from track.app.live.controls import WindowControls

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from track.app.cli import command
+from track.app.console.cli import command
 from track.app.console.inputs import detections_of, detector_of, selection
 from track.app.console.outputs import check_selection, output_folder, partial_file
 from track.app.console.progress import progress_bar, unreadable_frames

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
-from track.app.cli import command, instantiate
+from track.app.console.cli import command, instantiate
 from track.app.console.inputs import detections_of, detector_of, selection
 from track.app.console.outputs import (
     OutputFiles,
@@ -24,9 +24,9 @@ from track.app.console.progress import print_line, progress_bar, unreadable_fram
 from track.formats.mot import write_tracks
 from track.media.sources import FileSource, find_sources
 from track.pipeline import Pipeline, camera_motion_for, detection_file
+from track.smoothing import interpolate
 from track.structures import TrackedFrame, Tracks
 from track.tracking.motion import Motion
-from track.tracking.smoothing import interpolate
 
 
 @command("predict")

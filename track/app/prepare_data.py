@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from track.app.cli import command
+from track.app.console.cli import command
 from track.datasets.download import (
     Archive,
     DataSet,

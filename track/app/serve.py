@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from track.app.cli import command
+from track.app.console.cli import command
 from track.app.demo import analytics_options, scene_analytics
 from track.app.live.guard import LOOPBACK, Guard
 from track.app.live.web_session import Choice, WebOptions, WebSession

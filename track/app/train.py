@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from pandas.errors import EmptyDataError
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from track.app.cli import command, instantiate, reason_of
+from track.app.console.cli import command, instantiate, reason_of
 from track.checkpoint import atomic_write
 from track.evaluation.plots import plot_curves
 

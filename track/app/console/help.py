@@ -31,7 +31,7 @@ def help_text(command: str) -> str:
     if command == "train":
         for task in ("motion", "association", "existence", "detector"):
             parts.append("\n".join([f"with task={task}:", *_option_lines(f"task/{task}")]))
-    elif command not in ("prepare-data", "convert", "benchmark"):
+    elif command not in ("prepare-data", "convert", "export", "benchmark"):
         trackers = "\n".join(f"  tracker={name:12}{_introduction(f'tracker/{name}')[0]}" for name in _trackers())
         parts.append(f"trackers:\n{trackers}\n" + "\n".join(_option_lines("tracker/gru", "tracker.")))
     what = "Results go" if command in ("predict", "evaluate", "train", "demo") else "The run's config.yaml goes"

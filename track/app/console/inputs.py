@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 from rich.progress import Progress
 
-from track.app.cli import instantiate
+from track.app.console.cli import instantiate
 from track.app.console.progress import print_line
 from track.detection.cache import CachedDetector
 from track.detection.detector import Detector

@@ -20,7 +20,7 @@ from track.checkpoint import first_line, printable
 from track.evaluation.protocol import PROTOCOLS
 from track.pipeline import CAMERA_MODES
 
-COMMANDS = ("predict", "evaluate", "train", "demo", "serve", "prepare-data", "convert", "benchmark")
+COMMANDS = ("predict", "evaluate", "train", "demo", "serve", "prepare-data", "convert", "export", "benchmark")
 CONFIGS = "track.conf"
 PATH_OPTIONS = {  # the last part of an option whose value is taken as typed, whatever characters are in it
     *("source", "output", "output_dir", "detections", "ground_truth", "predictions", "ckpt_path", "viewer"),

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from omegaconf import DictConfig
 
-from track.app.cli import saved_config
+from track.app.console.cli import saved_config
 from track.checkpoint import atomic_write
 from track.formats.mot import RESULT_ROW
 from track.formats.table import read_text

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from track.analytics import EventFile, SceneAnalytics
-from track.app.cli import instantiate
+from track.app.console.cli import instantiate
 from track.app.live.playback import RECENT
 from track.detection.detector import (
     OWN,

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from track.smoothing import interpolate
 from track.structures import Tracks
 from track.tracking.motion import Kalman, Motion
 from track.tracking.recurrent import RecurrentMotion
-from track.tracking.smoothing import interpolate
 
 TIMES = [t / 30 for t in range(40)]
 
