@@ -17,6 +17,7 @@ ROOMS = [  # each imports from those before it alone
         "formats",
         "media",
         "tracking",
+        "smoothing",
         "analytics",
         "display",
         "evaluation",
