@@ -1,6 +1,9 @@
 """Affines and boxes, checked by hand."""
 
+import numpy as np
+import pytest
 import torch
+from torchvision.ops import box_iou
 
 from track.geometry import (
     box_centers,
@@ -11,6 +14,8 @@ from track.geometry import (
     is_camera_motion,
     magnification,
     occluded_fraction,
+    paired_iou,
+    touching_boxes,
 )
 
 SHIFT = torch.tensor([[1.0, 0, 3], [0, 1, -2]])
@@ -58,3 +63,47 @@ def test_only_the_farther_of_two_overlapping_boxes_is_occluded() -> None:
 def test_of_several_nearer_boxes_the_one_with_the_largest_overlap_counts() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 3, 12], [6, 0, 10, 14]])
     torch.testing.assert_close(occluded_fraction(boxes), torch.tensor([0.4, 0, 0]))
+
+
+def boxes_in(chance: np.random.Generator, count: int, side: float, largest: float = 60) -> np.ndarray:
+    low = chance.uniform(0, side, (count, 2))
+    return np.concatenate([low, low + chance.uniform(0, largest, (count, 2))], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "side", "largest"),
+    [
+        (3, 4, 50, 60),
+        (300, 280, 900, 60),
+        (1000, 900, 1500, 900),
+        (3000, 20, 1e7, 60),
+        (400, 300, 1, 1),
+        (500, 0, 9, 9),
+    ],
+)
+def test_boxes_that_touch_are_those_of_the_dense_table(n: int, m: int, side: float, largest: float) -> None:
+    chance = np.random.default_rng(0)
+    a, b = boxes_in(chance, n, side, largest), boxes_in(chance, m, side)
+    a[0, 3] = a[0, 1] - 1  # negative height
+    dense = (a[:, None, :2] <= b[:, 2:]) & (b[:, :2] <= a[:, None, 2:])
+    dense[0] = False
+    pairs = [np.stack(block, 1) for block in touching_boxes(a, b)]
+    found = np.concatenate([*pairs, np.zeros((0, 2), np.int64)])
+    np.testing.assert_array_equal(found[found[:, 0] > 0], np.argwhere(dense.all(2)))
+
+
+def test_pairs_come_in_blocks_where_all_boxes_overlap() -> None:
+    boxes = boxes_in(np.random.default_rng(0), 1500, 5, 400)
+    boxes[:, 2:] += 10
+    blocks = list(touching_boxes(boxes, boxes))
+    assert len(blocks) == 3
+    assert sum(len(i) for i, _ in blocks) == 1500 * 1500
+    assert [rows for i, _ in blocks for rows in np.unique(i).tolist()] == list(range(1500))
+
+
+def test_paired_iou_is_that_of_torchvision() -> None:
+    chance = np.random.default_rng(0)
+    a, b = boxes_in(chance, 200, 40), boxes_in(chance, 200, 40)
+    expected = box_iou(torch.from_numpy(a), torch.from_numpy(b)).diagonal().numpy()
+    np.testing.assert_allclose(paired_iou(a, b), expected, rtol=1e-5, atol=1e-6)
+    assert paired_iou(a[:1] * 0, a[:1] * 0).tolist() == [0]

@@ -129,7 +129,7 @@ def _cells(boxes: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
     A box covers at most `MAX_CELLS` along each axis: cells are taken modulo that, so that far cells may share a key.
     """
     low, high = np.floor(boxes[:, :2] / size).astype(np.int64), np.floor(boxes[:, 2:] / size).astype(np.int64)
-    sides = np.minimum(high - low + 1, MAX_CELLS)
+    sides = np.clip(high - low + 1, 0, MAX_CELLS)  # a filter may predict a box of negative height, which has no cell
     counts = sides.prod(1)
     rows = np.repeat(np.arange(len(boxes)), counts)
     step = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
