@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 import time
@@ -141,10 +142,12 @@ def peak_memory(run: Run, videos: Sequence[Video]) -> tuple[float, float]:
     context = get_context("forkserver")  # a server that has imported this module, and tracked nothing
     context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(1, context, torch.set_num_threads, (torch.get_num_threads(),)) as pool:
-        return pool.submit(_peak_memory, run, videos).result()
+        return pool.submit(_peak_memory, pickle.dumps((run, videos))).result()
 
 
-def _peak_memory(run: Run, videos: Sequence[Video]) -> tuple[float, float]:
+def _peak_memory(pickled: bytes) -> tuple[float, float]:
+    """pickled: a `Run` and its videos; the pool itself would open a file for each of their tensors."""
+    run, videos = pickle.loads(pickled)
     begun = []
     for video in videos:
         steps = run(video)
