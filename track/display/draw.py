@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from track.geometry import foot_points
 from track.structures import MAX_COORDINATE, Tracks
 
 Colour = tuple[int, int, int]
+FADE_STEP = 5  # points of a trail that have the same colour
 DARK, LIGHT = (30, 30, 30), (255, 255, 255)
 
 
@@ -55,8 +57,8 @@ def draw(
     """
     array = _to_array(image)
     unit = _unit(array)
-    for identity, points in (trails.points if trails else {}).items():
-        _draw_trail(array, points, colour_of(identity), unit)
+    if trails:
+        _draw_trails(array, trails, unit)
     ids = tracks.ids.tolist()
     columns = ids, captions or map(str, ids), _pixels(tracks.boxes), _is_inside(tracks.boxes, image).tolist()
     for identity, caption, (x1, y1, x2, y2), is_inside in zip(*columns, strict=True):
@@ -139,7 +141,8 @@ def draw_heat(image: Tensor, heatmap: Tensor) -> Tensor:
 
 def _to_array(image: Tensor) -> np.ndarray:
     """A copy of an image as an (H, W, 3) RGB array that OpenCV can draw on."""
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy().copy())
+    rows = image.permute(1, 2, 0).numpy()
+    return rows.copy() if rows.flags.c_contiguous else cv2.merge([channel.numpy() for channel in image.contiguous()])
 
 
 def _to_image(array: np.ndarray) -> Tensor:
@@ -164,13 +167,18 @@ def _is_inside(boxes: Tensor, image: Tensor) -> Tensor:
     return (x1 < width) & (y1 < height) & (x2 >= 0) & (y2 >= 0)
 
 
-def _draw_trail(array: np.ndarray, points: Sequence[tuple[float, float]], colour: Colour, unit: int) -> None:
-    """Draw a trail from its newest point backwards, fading."""
-    pixels = _pixels(torch.tensor(list(points), dtype=torch.float64))
-    for age, (start, end) in enumerate(zip(pixels[-2::-1], pixels[:0:-1], strict=True)):
-        fade = 1 - age / len(points)
-        faded = [round(fade * part) for part in colour]
-        cv2.line(array, start, end, faded, unit, cv2.LINE_AA)
+def _draw_trails(array: np.ndarray, trails: Trails, unit: int) -> None:
+    """Draw each trail from its newest point backwards, fading in steps."""
+    points = [point for trail in trails.points.values() for point in reversed(trail)]
+    pixels = np.array(_pixels(torch.tensor(points, dtype=torch.float64).reshape(-1, 2)), np.int32)
+    end = 0
+    for identity, trail in trails.points.items():
+        begin, end = end, end + len(trail)
+        colour = colour_of(identity)
+        for start in range(begin, end - 1, FADE_STEP):
+            fade = 1 - (start - begin) / len(trail)
+            faded = [round(fade * part) for part in colour]
+            cv2.polylines(array, [pixels[start : min(start + FADE_STEP + 1, end)]], False, faded, unit, cv2.LINE_AA)
 
 
 def _draw_arrow(array: np.ndarray, points: np.ndarray, unit: int) -> None:
@@ -185,10 +193,17 @@ def _draw_arrow(array: np.ndarray, points: np.ndarray, unit: int) -> None:
 def _draw_label(array: np.ndarray, text: str, left: int, bottom: int, colour: Colour, unit: int) -> None:
     """Draw text on a filled box whose lower left corner is (left, bottom), moved inside the image if need be."""
     scale = 0.4 * unit
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, unit)
+    width, height = _text_size(text, scale, unit)
     bottom = max(bottom, height + 4 * unit)
     left = max(0, min(left, array.shape[1] - width - 4 * unit))
     cv2.rectangle(array, (left, bottom - height - 4 * unit), (left + width + 4 * unit, bottom), colour, cv2.FILLED)
     text_colour = (0, 0, 0) if sum(colour) > 380 else (255, 255, 255)
     origin = left + 2 * unit, bottom - 2 * unit
     cv2.putText(array, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, text_colour, unit, cv2.LINE_AA)
+
+
+@lru_cache(4096)
+def _text_size(text: str, scale: float, unit: int) -> tuple[int, int]:
+    """The width and height of a text, pixels: it takes OpenCV longer than drawing it."""
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, unit)
+    return width, height

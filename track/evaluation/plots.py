@@ -1,4 +1,4 @@
-"""Plots for reports: identity timelines, training curves, precision-recall and reliability diagrams, detections."""
+"""Plots for reports: identity timelines, training curves, precision-recall and reliability, detections, speed."""
 
 from __future__ import annotations
 
@@ -108,6 +108,18 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame], path: str | Path) -> No
     axes.set(xlabel="confidence", ylabel="observed", xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    _save(figure, path, dpi=110)
+
+
+def plot_growth(counts: Sequence[int], curves: Mapping[str, Sequence[float]], path: str | Path) -> None:
+    """Write a PNG of milliseconds per frame over the number of objects, both logarithmic, one line by name."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, milliseconds in curves.items():
+        axes.plot(counts, milliseconds, label=name, marker=".", linewidth=1 if "(" in name else 2)  # public or ours
+    axes.set(xlabel="objects", ylabel="ms per frame", xscale="log", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, path, dpi=110)
 
 

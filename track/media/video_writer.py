@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -29,9 +30,9 @@ class VideoWriter:
         with VideoWriter("out.mp4", frame_rate=25) as video:
             video.write(image)                  # (3, H, W) uint8 RGB; optionally its time in seconds
 
-    While it is open, each frame is a fragment of its own, so that a killed process leaves all but the last frame
-    playable; closing the file joins them. Raises ValueError if the file cannot be created, or later if a write fails
-    (disk full).
+    A thread encodes each frame while the caller makes the next one. While the file is open, each frame is a fragment of
+    its own, so that a killed process leaves all but the last two frames playable; closing the file joins them. Raises
+    ValueError if the file cannot be created, or if a write fails (disk full): at the next frame, or at the end.
     """
 
     def __init__(self, path: str | Path, frame_rate: float = 30.0) -> None:
@@ -39,8 +40,11 @@ class VideoWriter:
             raise ValueError(f"frame_rate: expected more than 0 and at most {CLOCK_RATE}, got {frame_rate}")
         self.path = Path(path)
         self.frame_interval = 1 / frame_rate  # seconds
-        self.frame_count = 0
+        self.frame_count = 0  # encoded
         self.failed = False
+        self._has_size = self._is_closed = False
+        self._encoder = ThreadPoolExecutor(1, "encoder")
+        self._encoding: Future[None] | None = None  # of the last frame
         self._time = -self.frame_interval  # of the last frame, seconds
         self._key_time = -KEY_INTERVAL  # seconds
         try:
@@ -64,9 +68,11 @@ class VideoWriter:
         """Append a frame, (3, H, W) uint8 RGB. time: seconds; by default one frame interval after the last frame's.
 
         H.264 needs even sides, so an odd side loses its last row or column. An image whose size differs from the first
-        one's is scaled to it. Raises ValueError if a side of the first one is below 2 pixels, or if the write fails.
+        one's is scaled to it. The image may be changed when this returns. Raises ValueError if a side of the first one
+        is below 2 pixels, or if the frame before could not be written.
         """
-        if not self.frame_count:
+        self._wait()
+        if not self._has_size:
             self._set_size(image)
         frame = av.VideoFrame.from_ndarray(self._fit(image).permute(1, 2, 0).contiguous().numpy(), "rgb24")
         self._time = self._time + self.frame_interval if time is None else max(self._time + 1e-3, time)
@@ -75,11 +81,27 @@ class VideoWriter:
         if self._time >= self._key_time + KEY_INTERVAL:
             self._key_time = self._time
             frame.pict_type = PictureType.I  # where players start after a jump
-        self._encode(frame)
-        self.frame_count += 1
+        self._encoding = self._encoder.submit(self._encode, frame)
 
     def close(self) -> None:
-        """Flush and finish the file; a second call does nothing."""
+        """Flush and finish the file; a second call does nothing. Raises ValueError if that or the last frame failed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        finishing = self._encoder.submit(self._finish)
+        self._encoder.shutdown()
+        try:
+            self._wait()
+        finally:
+            finishing.result()
+
+    def _wait(self) -> None:
+        """Wait until the last frame is encoded. Raises ValueError if that failed."""
+        encoding, self._encoding = self._encoding, None
+        if encoding is not None:
+            encoding.result()
+
+    def _finish(self) -> None:
         try:
             if self.frame_count and not self.failed:
                 self._encode(None)
@@ -90,7 +112,6 @@ class VideoWriter:
                 self._fail(error)
         if self.frame_count and not self.failed:
             self._replace_fragments()
-        self.frame_count = 0
 
     def _set_size(self, image: Tensor) -> None:
         _, height, width = image.shape
@@ -98,6 +119,7 @@ class VideoWriter:
             raise ValueError(f"{self.path}: expected images of at least 2 by 2 pixels, got {width} by {height}")
         self._stream.height = height // 2 * 2
         self._stream.width = width // 2 * 2
+        self._has_size = True
 
     def _fit(self, image: Tensor) -> Tensor:
         height = self._stream.height
@@ -111,6 +133,7 @@ class VideoWriter:
         """Encode a frame, or flush the encoder if there is none."""
         try:
             self._file.mux(self._stream.encode(frame))
+            self.frame_count += frame is not None
         except FFmpegError as error:
             self._fail(error)
 

@@ -37,6 +37,7 @@ UNUSED: list[tuple[str, Callable[[Any], bool], str, tuple[str, ...]]] = [
     ("detections", bool, "beside detections=", ("detector",)),
     ("detections", lambda file: file is None, "without detections=", ("scores",)),
     ("metrics", lambda kind: kind == "detection", "with metrics=detection", ("evaluator", *TRACKING)),
+    ("crowd", lambda counts: counts is not None, "beside crowd=", ("source", "split", "detections", "camera")),
     ("trackers", bool, "here, all are compared: see trackers.gru and others", ("tracker",)),
 ]
 FLAGS = {  # Hydra's

@@ -1,0 +1,1 @@
+"""What `grutrack benchmark` measures: the cost of trackers, beside public ones, and of whole pipelines."""
