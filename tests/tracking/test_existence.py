@@ -150,3 +150,24 @@ def test_a_file_may_hold_existence_or_not(tmp_path: Path) -> None:
     assert Tracker(weights=without).existence is None
     assert Tracker(weights=with_it).existence is not None
     assert Tracker().existence is not None
+
+
+def test_a_hidden_faint_object_keeps_the_score_that_was_given() -> None:
+    tracker = Tracker(coasting=0.5)
+    boxes = [[400.0, 300, 460, 450]]
+    for f in range(2 * FPS):
+        tracker.update(Detections.from_numpy(boxes, 0.3), f / FPS)
+    assert tracker.score_level.lift > 2
+    tracks = tracker.update(Detections.empty(), 2.0)
+    assert (tracks.ids.tolist(), tracks.detection_rows.tolist()) == ([1], [-1])
+    assert tracks.scores.tolist() == pytest.approx([0.3])
+
+
+def test_a_level_fades_while_nothing_is_detected() -> None:
+    level = ScoreLevel()
+    for _ in range(60):
+        level.update(np.float32([0.9]), 1 / FPS)
+    level.update(np.zeros(0, np.float32), 60.0)
+    for _ in range(5):
+        level.update(np.float32([0.3]), 1 / FPS)
+    assert level.lift == pytest.approx(3, rel=0.05)

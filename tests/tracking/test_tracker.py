@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,8 @@ from track.tracking.camera_motion import OpticalFlow
 from track.tracking.motion import Kalman
 from track.tracking.recurrent import RecurrentMotion, save_motion
 from track.tracking.tracker import MultiTracker, Tracker
+
+KINDS = torch.float32, torch.float64
 
 
 def detections_at(*left: float, score: float = 0.9, label: int = 1) -> Detections:
@@ -390,3 +393,25 @@ def test_bad_input_for_one_video_changes_none() -> None:
     with pytest.raises(ValueError, match="detections: expected one for each of 2 videos, got 1"):
         together.update([frame])
     assert together.update([None, None]) == [None, None]
+
+
+def test_an_affine_of_opencv_in_float64_is_taken_and_an_array_is_refused() -> None:
+    turn = torch.tensor([[0.999, -0.01, 2], [0.01, 0.999, -1]])
+    trackers = Tracker(), Tracker()
+    for t in range(3):
+        frame = Detections.from_numpy(PARKED + 2.0 * t)
+        single, double = (
+            tracker.update(frame, t / 30, turn.to(kind)) for tracker, kind in zip(trackers, KINDS, strict=True)
+        )
+        torch.testing.assert_close(single.boxes, double.boxes)
+    with pytest.raises(ValueError, match=r"affine: expected a tensor \(2, 3\), got ndarray"):
+        trackers[0].update(frame, 1.0, turn.numpy())  # type: ignore[arg-type]
+    assert trackers[0].update(frame, 0.1).ids.tolist() == [1, 2, 3]  # nothing was changed
+
+
+def test_times_and_affines_of_several_videos_may_be_arrays() -> None:
+    together = MultiTracker(2)
+    for t in range(3):
+        frame = Detections.from_numpy(PARKED)
+        tracks = together.update([frame, frame], np.full(2, t / 30).tolist(), torch.eye(2, 3).repeat(2, 1, 1))  # type: ignore[arg-type]
+    assert [one.ids.tolist() for one in tracks if one is not None] == [[1, 2, 3]] * 2

@@ -8,7 +8,6 @@ architecture are exported once, where `onnx` and `onnxscript` are installed.
 from __future__ import annotations
 
 import hashlib
-import sys
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -35,7 +34,7 @@ class Compiled:
 
     def __call__(self, *inputs: np.ndarray, outputs: int | None = None) -> list[np.ndarray]:
         """The module's first `outputs` outputs, by default all."""
-        if self.session is None or not all(map(len, inputs)):  # a frame without tracks, or without detections
+        if self.session is None or not all(map(len, inputs)):  # which ONNX Runtime's kernels refuse
             return self._in_torch(inputs)[:outputs]
         session, input_names, output_names = self.session
         result: list[np.ndarray] = session.run(output_names[:outputs], dict(zip(input_names, inputs, strict=True)))
@@ -94,8 +93,11 @@ def _graph_file(module: nn.Module) -> Path | None:
     """The file of a module's graph, None if there is none."""
     if not _is_exportable(module):
         return None
-    places = GRAPHS / graph_name(module), _cached(module)
-    return next((place for place in places if place.is_file()), None)
+    packaged = GRAPHS / graph_name(module)
+    if packaged.is_file():
+        return packaged
+    cached = _cached(module)
+    return cached if cached.is_file() else None
 
 
 def make_graph(module: nn.Module) -> None:
@@ -124,10 +126,11 @@ def _is_exportable(module: nn.Module) -> bool:
 
 
 def _cached(module: nn.Module) -> Path:
-    """Where a graph is kept; the folder is named by the code of the module's parts, so that none of an older version is
-    used."""
-    files = {sys.modules[type(part).__module__].__file__ for part in module.modules() if _is_own(part)}
-    code = hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(map(str, files)))).hexdigest()[:12]
+    """Where a graph is kept: the folder's name is a hash of our code and of torch's version, so that a graph of another
+    version is never used."""
+    root = Path(__file__).parent.parent
+    files = [root / "geometry.py", *sorted((root / "engine").glob("*.py")), *sorted((root / "tracking").glob("*.py"))]
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in files) + torch.__version__.encode()).hexdigest()[:12]
     return Path(torch.hub.get_dir()) / "grutrack" / code / graph_name(module)
 
 

@@ -39,9 +39,9 @@ class TrackPredictions:
 
     boxes: (T, 4) predicted boxes, xyxy pixels. sigma: (T, 4) their standard deviations as centre x, centre y, width and
     height, pixels. state: (T, S) the motion model's. class_logits: (T, C) per class, nats. scores: (T,) of the last
-    detection. hits: (T,) number of detections so far. time_since_update: (T,) seconds from the last detection to this
-    frame. confirmed: (T,) bool, whether the track was ever reported. matched_last_frame: (T,) bool, whether it had a
-    detection in the previous frame.
+    detection. hits: (T,) number of detections so far. time_since_update: (T,) seconds from the last detection to
+    this frame. confirmed: (T,) bool, whether it has had `min_hits` detections, or began in the first frame.
+    matched_last_frame: (T,) bool, whether it had a detection in the previous frame.
     """
 
     boxes: np.ndarray
@@ -66,8 +66,8 @@ class Matches:
 
     tracks, detections: (M,) rows that are matched, each at most once. new_tracks: (K,) rows of detections that start a
     track. i, j: (E,) rows of the tracks and detections that might have been matched, and affinity: (E,) that the
-    matches were chosen by, in the association's own unit; larger is better. evidence: (D, E) of each detection, see
-    `track.tracking.existence`; None if the association knows none.
+    matches were chosen by, in the association's own unit; larger is better. evidence: (D, len(EVIDENCE)) of each
+    detection, see `track.tracking.existence`; None if the association knows none.
     """
 
     tracks: np.ndarray
@@ -218,8 +218,8 @@ class ByteAssociation:
 
 
 def _blocks(i: np.ndarray, j: np.ndarray, pairs: np.ndarray) -> list[np.ndarray]:
-    """The pairs in blocks that share no i and no j, each of some `BLOCK_ROWS` rows or of one group that hangs
-    together."""
+    """The pairs in blocks that share no i and no j, each of some `BLOCK_ROWS` rows or of one connected
+    group."""
     if not len(pairs):
         return []
     rows, columns = int(i.max()) + 1, int(j.max()) + 1

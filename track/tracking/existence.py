@@ -67,8 +67,8 @@ def update(memory: np.ndarray, matched: np.ndarray, observed: np.ndarray) -> np.
 
 
 def features(memory: np.ndarray, lift: float = 1.0) -> np.ndarray:
-    """(N, FEATURES) doubt about lifted scores and about new tracks, of which each detection removes a share; log of the
-    number of detections; share of frames without one; and the evidence."""
+    """(N, FEATURES): 1 - 1 / lift and 1, both divided by the number of detections; log of that number; fraction of
+    frames without a detection; the evidence."""
     hits = np.maximum(memory[:, 1:2], 1)
     missed = 1 - hits / np.maximum(memory[:, :1], 1)
     return np.concatenate([np.float32(1 - 1 / lift) / hits, 1 / hits, np.log(hits), missed, memory[:, 2:]], 1)
@@ -87,11 +87,13 @@ class ScoreLevel:
 
     def update(self, scores: np.ndarray, elapsed: float) -> None:
         """Take in the scores (N,) of the next frame. elapsed: seconds since the last one."""
+        decay = math.exp(-elapsed / LEVEL_TIME)
+        self._total *= decay
+        self._weight *= decay
         if not len(scores):
             return
-        decay = math.exp(-elapsed / LEVEL_TIME)
-        self._total = self._total * decay + float(scores.max())
-        self._weight = self._weight * decay + 1
+        self._total += float(scores.max())
+        self._weight += 1
         self._seconds += elapsed
         if self._seconds >= LEVEL_DELAY:
             self.lift = max(1.0, USUAL_LEVEL * self._weight / max(self._total, 1e-6))

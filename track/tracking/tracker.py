@@ -19,7 +19,7 @@ from torch import Tensor
 
 from track.checkpoint import holds
 from track.engine.compiled import Compiled, make_graph
-from track.geometry import is_camera_motion
+from track.geometry import identity_affine, is_camera_motion
 from track.structures import MAX_COORDINATE, Detections, Tracks
 from track.tracking.association import Association, ByteAssociation, FrameDetections, Matches, TrackPredictions
 from track.tracking.existence import (
@@ -42,7 +42,7 @@ SCALED_INTERVAL = 0.5  # seconds that such an interval counts as
 RECENT_INTERVALS = 9  # of which the median is the usual one
 MAX_DETECTIONS = 20_000  # per frame
 MAX_CLASSES = 2000  # each track has a logit for each class
-IDENTITY = np.eye(2, 3, dtype=np.float32)  # the affine of a camera that stands still
+IDENTITY = identity_affine().numpy()
 MIN_AGE = 2.5  # usual intervals without a detection that a track survives, however short `max_age` is
 
 
@@ -55,7 +55,8 @@ class TrackMemory:
     keys: np.ndarray  # (N,) int64, unique from birth to death
     ids: np.ndarray  # (N,) int64, as reported; 0 until a track is first reported
     class_logits: np.ndarray  # (N, C) nats
-    scores: np.ndarray  # (N,) of the last detection
+    scores: np.ndarray  # (N,) of the last detection, as the networks read it
+    given_scores: np.ndarray  # (N,) of the last detection, as it was given
     hits: np.ndarray  # (N,) detections so far
     time_since_update: np.ndarray  # (N,) seconds since the last detection
     confirmed: np.ndarray  # (N,) bool, has had `min_hits` detections
@@ -94,13 +95,14 @@ class Tracker:
     """Tracks every object online: `tracks = tracker.update(detections, time)` for each frame in order.
 
     motion: predicts boxes. association: matches them to detections and starts new tracks. existence: decides which
-    tracks are reported; without it, all are. Without `motion`, it is loaded from `weights` (default: the shipped file),
-    as are association and existence if the file holds them; otherwise ByteTrack's rule is used. min_score: detections
-    below it are ignored. min_hits: detections before a track is reported (those of the first frame are reported at
-    once). max_age: seconds without a detection after which a track ends. min_new_track: for the learned association,
-    probability of being an object from which a track is reported; in weights without existence, from which a detection
-    starts a track. boxes: "filtered" by the motion model, or as "detected". coasting: seconds for which a track is
-    reported while it is hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
+    tracks are reported; without it, all are. Without `motion`, it is loaded from `weights` (default: the shipped
+    file), as are association and existence if the file holds them; otherwise ByteTrack's rule is used. min_score:
+    detections below it are ignored. min_hits: detections before a track may be reported, one for those of the first
+    frame. max_age: seconds without a detection after which a track ends. min_new_track: probability of being an
+    object from which a track is reported; tracks start silently at that or at `MIN_SILENT`, whichever is lower. In
+    weights without existence, probability from which a detection starts a track, which is then reported. boxes:
+    "filtered" by the motion model, or as "detected". coasting: seconds for which a track is reported while it is
+    hidden, at its predicted box. frame_rate: assumed if `update` is not told the time.
 
     Raises ValueError if `weights` is not a weights file or is given together with `motion`, for existence without the
     learned association, or for an option out of range.
@@ -146,7 +148,9 @@ class Tracker:
         self._intervals: deque[float] = deque(maxlen=RECENT_INTERVALS)
         self.score_level = ScoreLevel()
         nothing = FrameDetections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-        self.memory = self._new_tracks(nothing, np.zeros(0, np.int64), self._functions.initiate(*nothing[:2]))
+        self.memory = self._new_tracks(
+            nothing, np.zeros(0, np.int64), nothing.scores, self._functions.initiate(*nothing[:2])
+        )
         self.trace: AssociationTrace | None = None  # of the last frame
 
     def update(self, detections: Detections, time: float | None = None, affine: Tensor | None = None) -> Tracks:
@@ -168,7 +172,9 @@ class Tracker:
         if not isinstance(given, Detections):
             kind = type(given).__name__
             raise ValueError(f"detections: expected Detections, got {kind}; Detections.from_numpy converts arrays")
-        matrix = None if affine is None else affine.numpy(force=True)
+        if affine is not None and not isinstance(affine, Tensor):
+            raise ValueError(f"affine: expected a tensor (2, 3), got {type(affine).__name__}")
+        matrix = None if affine is None else affine.numpy(force=True).astype(np.float32)
         if matrix is None or np.array_equal(matrix, IDENTITY):
             matrix = None
         elif affine is not None and (affine.shape != (2, 3) or not is_camera_motion(affine)):
@@ -275,9 +281,10 @@ class Tracker:
         """The tracks of this frame; updated, new: states and boxes of the matched tracks, and of new ones."""
         memory = self._remove_lost(self._update_matched(step, matches, *updated))
         if new is not None:
-            detections = FrameDetections(*(column[matches.new_tracks] for column in step.detections))
-            born = self._new_tracks(detections, step.rows[matches.new_tracks], new, step.is_first)
-            memory = _concatenate(memory, born)
+            detections = FrameDetections(*(column.take(matches.new_tracks, 0) for column in step.detections))
+            rows = step.rows.take(matches.new_tracks)
+            initiated = self._new_tracks(detections, rows, step.given_scores.take(rows), new, step.is_first)
+            memory = _concatenate(memory, initiated)
         if self.existence is not None and matches.evidence is not None:
             memory = self._weigh_existence(memory, step.rows, matches.evidence)
         reported = self._reported(memory, step.is_first)
@@ -291,7 +298,8 @@ class Tracker:
         states, all_boxes = memory.state.copy(), memory.boxes.copy()  # the trace keeps the predicted ones
         states[rows] = state
         all_boxes[rows] = boxes
-        scores, class_logits, hits = memory.scores.copy(), memory.class_logits.copy(), memory.hits.copy()
+        scores, given_scores = memory.scores.copy(), memory.given_scores.copy()
+        class_logits, hits = memory.class_logits.copy(), memory.hits.copy()
         scores[rows] = matched.scores
         class_logits[rows] = CLASS_DECAY * class_logits.take(rows, 0) + self._class_logit_gain(matched)
         hits[rows] += 1
@@ -299,12 +307,14 @@ class Tracker:
         time_since_update[rows] = 0
         detection_rows = np.full_like(memory.ids, -1)
         detection_rows[rows] = step.rows.take(matches.detections)
+        given_scores[rows] = step.given_scores.take(detection_rows.take(rows))
         return replace(
             memory,
             state=states,
             boxes=all_boxes,
             class_logits=class_logits,
             scores=scores,
+            given_scores=given_scores,
             hits=hits,
             time_since_update=time_since_update,
             confirmed=memory.confirmed | (hits >= self.min_hits),
@@ -323,12 +333,13 @@ class Tracker:
         self,
         detections: FrameDetections,
         rows: np.ndarray,
+        given_scores: np.ndarray,
         initiated: Sequence[np.ndarray],
         confirmed: bool = False,
     ) -> TrackMemory:
         """New tracks, one for each detection.
 
-        rows: (N,) of these in what the tracker was given. initiated: their states (N, S) and boxes (N, 4).
+        rows, given_scores: (N,) of these in what the tracker was given. initiated: states (N, S) and boxes (N, 4).
         """
         count = len(rows)
         keys = np.arange(self._next_key, self._next_key + count)
@@ -340,6 +351,7 @@ class Tracker:
             ids=np.zeros_like(keys),
             class_logits=self._class_logit_gain(detections),
             scores=detections.scores,
+            given_scores=given_scores,
             hits=np.ones(count, np.int64),
             time_since_update=np.zeros(count, np.float32),
             confirmed=np.full(count, confirmed or self.min_hits <= 1),
@@ -382,15 +394,12 @@ class Tracker:
     def _output(self, memory: TrackMemory, reported: np.ndarray, step: _Step) -> Tracks:
         """The reported tracks that were matched in this frame, or are still coasting."""
         rows = np.flatnonzero(reported & (memory.time_since_update <= self.coasting))
-        boxes, scores = memory.boxes.take(rows, 0), memory.scores.take(rows)
-        detection_rows = memory.detection_rows.take(rows)
-        matched = np.flatnonzero(detection_rows >= 0)
-        given = detection_rows.take(matched)
-        scores[matched] = step.given_scores.take(given)
+        boxes, detection_rows = memory.boxes.take(rows, 0), memory.detection_rows.take(rows)
         if self.boxes == "detected":
-            boxes[matched] = step.given_boxes.take(given, 0)
+            matched = np.flatnonzero(detection_rows >= 0)
+            boxes[matched] = step.given_boxes.take(detection_rows.take(matched), 0)
         labels = self._labels.take(memory.class_logits.take(rows, 0).argmax(1))
-        columns = (boxes, scores, labels, memory.ids.take(rows), detection_rows)
+        columns = (boxes, memory.given_scores.take(rows), labels, memory.ids.take(rows), detection_rows)
         return Tracks(*map(torch.from_numpy, columns))
 
 
@@ -419,7 +428,8 @@ class MultiTracker:
         ValueError for bad input; no video is tracked then.
         """
         count = len(self.trackers)
-        times, affines = times or [None] * count, affines or [None] * count
+        times = [None] * count if times is None else times
+        affines = [None] * count if affines is None else affines
         for name, values in (("detections", detections), ("times", times), ("affines", affines)):
             if len(values) != count:
                 raise ValueError(f"{name}: expected one for each of {count} videos, got {len(values)}")
@@ -457,7 +467,9 @@ def update_together(
     trackers: of the same motion model and association, whose networks see all frames at once. Raises ValueError for bad
     input; no tracker is changed then.
     """
-    steps = [tracker._check(*frame) for tracker, frame in zip(trackers, frames, strict=True)]
+    steps = []
+    for tracker, frame in zip(trackers, frames, strict=True):
+        steps.append(tracker._check(*frame))  # no comprehension, which is a frame of warnings' stack in Python 3.11
     if not steps:
         return []
     for step in steps:
