@@ -25,10 +25,15 @@ class Tracker:
         options.intra_op_num_threads = 1  # the arrays are too small to share
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        columns = json.loads(self.session.get_modelmeta().custom_metadata_map["columns"])
-        self.columns = {name: slice(*ends) for name, ends in columns.items()}
-        self.min_score, self.min_hits, self.max_age, self.min_new_track = min_score, min_hits, max_age, min_new_track
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.columns = {name: slice(*ends) for name, ends in json.loads(metadata["columns"]).items()}
+        existence = json.loads(metadata["existence"])
+        self.min_score, self.min_hits, self.max_age = min_score, min_hits, max_age
+        self.min_start = min(min_new_track, existence["min_silent"])  # probability from which a track starts, silent
+        self.min_log_odds = np.log(max(min_new_track, 1e-6) / max(1 - min_new_track, 1e-6))  # to be reported
+        self.hysteresis = existence["hysteresis"]
         self.rows = np.zeros((0, self.columns["class_logits"].start + classes), np.float32)  # one for each track
+        self.level = np.zeros(3, np.float32)  # of the scores so far
         self.ids = np.zeros(0, np.int64)  # 0 until the track is reported
         self.next_id = 1
         self.is_first = True
@@ -48,27 +53,33 @@ class Tracker:
             "scores": np.float32(scores[used]),
             "labels": np.zeros(used.sum(), np.int64) if labels is None else np.int64(labels[used]),
             "min_hits": np.float32([1 if self.is_first else self.min_hits]),
+            "level": self.level,
         }
-        rows, pairs, affinity, updated, new_track, initiated = self.session.run(None, inputs)
-        self.is_first = False
+        rows, pairs, affinity, updated, new_track, initiated, self.level = self.session.run(None, inputs)
         chosen = assign(pairs, affinity, len(rows), len(new_track))
         rows[pairs[chosen, 0]] = updated[chosen]
-        starts = new_track >= self.min_new_track
+        starts = new_track >= self.min_start
         starts[pairs[chosen, 1]] = False
         alive = self.are_alive(rows)
         self.rows = np.concatenate([rows[alive], initiated[starts]])
         self.ids = np.concatenate([self.ids[alive], np.zeros(starts.sum(), np.int64)])
-        confirmed = self.column("confirmed") > 0
-        first_time = confirmed & (self.ids == 0)
+        real = self.are_real()
+        first_time = real & (self.ids == 0)
         self.ids[first_time] = self.next_id + np.arange(first_time.sum())
         self.next_id += first_time.sum()
-        reported = confirmed & (self.column("seconds") == 0)
+        self.is_first = False
+        reported = real & (self.column("seconds") == 0)
         return self.ids[reported], self.rows[reported, self.columns["box"]]
 
     def are_alive(self, rows):
         """(T,) whether tracks go on: unconfirmed ones end when they are missed once."""
         seconds = self.column("seconds", rows)
         return (seconds == 0) | (self.column("confirmed", rows) > 0) & (seconds <= self.max_age)
+
+    def are_real(self):
+        """(T,) which tracks may be reported: those that were before need less, as do those of the first frame."""
+        margin = np.where((self.ids > 0) | self.is_first, self.hysteresis, -self.hysteresis)
+        return (self.column("confirmed") > 0) & (self.column("log_odds") + margin >= self.min_log_odds)
 
     def column(self, name, rows=None):
         """(T,) a column of one number."""

@@ -10,12 +10,18 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import * as ort from "onnxruntime-node";
 
-const BOX = 0, SECONDS = 9, CONFIRMED = 11, CLASS_LOGITS = 302; // first columns of a track, as the file's metadata says
+// As the file's metadata says, which onnxruntime does not read in JavaScript: the first columns of a track, and
+// `existence`, which is { minSilent: 1, hysteresis: 0 } in files of weights without existence.
+const BOX = 0, SECONDS = 9, CONFIRMED = 11, LOG_ODDS = 12, CLASS_LOGITS = 317;
+const EXISTENCE = { minSilent: 0.35, hysteresis: 0.5 };
 
 class Tracker {
   // One video: `await tracker.update(boxes, scores, elapsed)` for each frame in order. One class of objects.
-  constructor(session, { minScore = 0.1, minHits = 2, maxAge = 2, minNewTrack = 0.5 } = {}) {
-    Object.assign(this, { session, minScore, minHits, maxAge, minNewTrack });
+  constructor(session, { minScore = 0.1, minHits = 2, maxAge = 2, minNewTrack = 0.5, existence = EXISTENCE } = {}) {
+    Object.assign(this, { session, minScore, minHits, maxAge, hysteresis: existence.hysteresis });
+    this.minStart = Math.min(minNewTrack, existence.minSilent); // probability from which a track starts, silent
+    this.minLogOdds = Math.log(Math.max(minNewTrack, 1e-6) / Math.max(1 - minNewTrack, 1e-6)); // to be reported
+    this.level = new ort.Tensor("float32", new Float32Array(3), [3]); // of the scores so far
     this.tracks = []; // { row: Float32Array, id }, id 0 until the track is reported
     this.nextId = 1;
     this.isFirst = true;
@@ -36,8 +42,9 @@ class Tracker {
       scores: floats(used.map((k) => scores[k]), used.length),
       labels: new ort.Tensor("int64", new BigInt64Array(used.length), [used.length]),
       min_hits: floats([this.isFirst ? 1 : this.minHits], 1),
+      level: this.level,
     });
-    this.isFirst = false;
+    this.level = result.next_level;
     const rowOf = (name, k) => result[name].data.slice(k * width, (k + 1) * width);
     const pairs = Array.from(result.affinity.data, (gain, k) => {
       return { track: Number(result.pairs.data[2 * k]), detection: Number(result.pairs.data[2 * k + 1]), gain, k };
@@ -52,10 +59,15 @@ class Tracker {
       .map(({ id }, k) => ({ id, row: matched.has(k) ? rowOf("updated", matched.get(k)) : rowOf("predicted", k) }))
       .filter(isAlive);
     result.new_track.data.forEach((probability, k) => {
-      if (probability >= this.minNewTrack && !taken.has(k)) this.tracks.push({ id: 0, row: rowOf("initiated", k) });
+      if (probability >= this.minStart && !taken.has(k)) this.tracks.push({ id: 0, row: rowOf("initiated", k) });
     });
-    for (const track of this.tracks) if (track.row[CONFIRMED] > 0 && track.id === 0) track.id = this.nextId++;
-    const reported = this.tracks.filter(({ row }) => row[CONFIRMED] > 0 && row[SECONDS] === 0);
+    const real = this.tracks.filter(({ id, row }) => {
+      const margin = id > 0 || this.isFirst ? this.hysteresis : -this.hysteresis; // those reported before need less
+      return row[CONFIRMED] > 0 && row[LOG_ODDS] + margin >= this.minLogOdds;
+    });
+    for (const track of real) if (track.id === 0) track.id = this.nextId++;
+    this.isFirst = false;
+    const reported = real.filter(({ row }) => row[SECONDS] === 0);
     return reported.map(({ id, row }) => ({ id, box: Array.from(row.slice(BOX, BOX + 4)) }));
   }
 }

@@ -19,8 +19,10 @@ from tests.conftest import Call
 from track.app import export
 from track.formats.mot import read_sequence, read_tracks, write_detections, write_tracks
 from track.structures import Detections, Tracks
+from track.tracking.existence import load_existence
+from track.tracking.graph_network import load_graph
 from track.tracking.recurrent import load_motion, save_motion
-from track.tracking.step import COLUMNS, INPUTS, OUTPUTS
+from track.tracking.step import COLUMNS, INPUTS, OUTPUTS, TrackerStep
 from track.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +49,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "models/tracker.onnx"
 
 
-def crowd(frames: int, people: int, classes: int = 1) -> list[Detections]:
-    """People who walk and cross, missed or invented now and then; none in two frames."""
+def crowd(frames: int, people: int, classes: int = 1, best: float = 1.0) -> list[Detections]:
+    """People who walk and cross, missed or invented now and then; none in two frames. best: the largest score."""
     chance = torch.Generator().manual_seed(1)
     low = 600 * torch.rand(people, 2, generator=chance)
     boxes = torch.cat([low, low + torch.tensor([30.0, 70]) + 20 * torch.rand(people, 2, generator=chance)], 1)
@@ -59,7 +61,7 @@ def crowd(frames: int, people: int, classes: int = 1) -> list[Detections]:
         now = (boxes + t * velocity.repeat(1, 2) + 2 * torch.randn(people, 4, generator=chance))[seen]
         ghosts = now[:2] + 200
         rows = torch.cat([now, ghosts]).numpy().round(2)
-        scores = (0.05 + 0.95 * torch.rand(len(rows), generator=chance)).numpy().round(3)
+        scores = (0.05 + (best - 0.05) * torch.rand(len(rows), generator=chance)).numpy().round(3)
         scene.append(Detections.from_numpy(rows, scores, torch.cat([label[seen], label[:2][: len(ghosts)]]).numpy()))
     return scene
 
@@ -90,9 +92,10 @@ def test_the_file_says_what_it_takes_and_returns(exported: Path) -> None:
     assert meta.custom_metadata_map["weights"] == "gru.safetensors"
     columns = json.loads(meta.custom_metadata_map["columns"])
     assert list(columns) == list(COLUMNS) == list(json.loads(meta.custom_metadata_map["meaning"]))
-    assert (columns["box"], columns["confirmed"], columns["class_logits"]) == ([0, 4], [11, 12], [302, None])
+    assert (columns["box"], columns["log_odds"], columns["class_logits"]) == ([0, 4], [12, 13], [317, None])
     state = json.loads(meta.custom_metadata_map["state"])
-    assert (state["kalman position"], state["memory"]) == ([12, 16], [238, 302])
+    assert (state["kalman position"], state["memory"]) == ([27, 31], [253, 317])
+    assert json.loads(meta.custom_metadata_map["existence"]) == {"min_silent": 0.35, "hysteresis": 0.5}
     assert json.loads(meta.custom_metadata_map["options"])["max_age"] == 2.0
     onnx = pytest.importorskip("onnx")
     model = onnx.load(exported)
@@ -164,8 +167,48 @@ def test_classes_and_camera_motion_are_those_of_the_tracker(exported: Path) -> N
         ids, boxes = other.update(*arrays, elapsed=0.1, affine=affine)
         assert ids.tolist() == expected.ids.tolist()
         np.testing.assert_allclose(boxes, expected.boxes.numpy(), atol=1e-2)
-        reported = other.rows[(other.column("confirmed") > 0) & (other.column("seconds") == 0)]
+        reported = other.rows[np.isin(other.ids, ids)]
         assert reported[:, other.columns["class_logits"]].argmax(1).tolist() == expected.labels.tolist()
+
+
+def test_low_scores_are_lifted_as_by_the_tracker(exported: Path, tmp_path: Path) -> None:
+    scene = crowd(60, 25, best=0.5)
+    write_detections(tmp_path / "det.txt", scene)
+    tracker = Tracker()
+    expected = [tracker.update(frame, t / 30) for t, frame in enumerate(scene)]
+    given = run_without_torch(exported, tmp_path / "det.txt", len(scene), 30, tmp_path)
+    assert_equal_tracks(given, expected)
+    assert tracker.score_level.lift > 1.7
+    assert max(frame.ids.max().item() for frame in expected if len(frame)) > 15
+
+
+@pytest.mark.parametrize("min_new_track", [0.1, 0.8])
+def test_the_probability_to_be_reported_is_that_of_the_tracker(exported: Path, min_new_track: float) -> None:
+    tracker = Tracker(min_new_track=min_new_track)
+    other = runpy.run_path(str(EXAMPLE))["Tracker"](exported, min_new_track=min_new_track)
+    silent = 0
+    for t, frame in enumerate(crowd(40, 25)):
+        expected = tracker.update(frame, t / 30)
+        ids, _ = other.update(frame.boxes.numpy(), frame.scores.numpy())
+        assert ids.tolist() == expected.ids.tolist()
+        log_odds = tracker.existence.log_odds(tracker.memory.existence, tracker.score_level.lift)
+        np.testing.assert_allclose(other.column("log_odds"), log_odds, atol=1e-3)
+        silent += (other.ids == 0).sum()
+    assert silent > 0
+
+
+def test_weights_without_existence_have_the_tracks_of_the_tracker(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    step = TrackerStep(load_motion("crowds"), load_graph("crowds"), load_existence("crowds"))
+    onnx.save(export.documented_model(step, "crowds"), tmp_path / "crowds.onnx")
+    tracker = Tracker(weights="crowds")
+    other = runpy.run_path(str(EXAMPLE))["Tracker"](tmp_path / "crowds.onnx")
+    for t, frame in enumerate(crowd(40, 25, best=0.6)):
+        expected = tracker.update(frame, t / 30)
+        ids, _ = other.update(frame.boxes.numpy(), frame.scores.numpy())
+        assert ids.tolist() == expected.ids.tolist()
+    assert step.existence is None
+    assert other.next_id > 15
 
 
 def test_a_track_with_more_near_detections_than_it_may_have_keeps_the_nearest(exported: Path) -> None:

@@ -16,6 +16,7 @@ from track import __version__
 from track.app.console.cli import command
 from track.checkpoint import atomic_write, install_command, weights_file
 from track.engine.exporting import export_model
+from track.tracking.existence import HYSTERESIS, MIN_SILENT, load_existence
 from track.tracking.graph_network import load_graph
 from track.tracking.recurrent import SHIPPED, load_motion
 from track.tracking.step import COLUMNS, INPUTS, OUTPUTS, TrackerStep
@@ -34,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     _check_output(output, weights, cfg.overwrite)
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         raise ValueError(f"export: {', '.join(missing)} is missing, {install_command('onnx')}")
-    step = TrackerStep(load_motion(weights), load_graph(weights))
+    step = TrackerStep(load_motion(weights), load_graph(weights), load_existence(weights))
     print("exporting: half a minute or more", flush=True)
     model = documented_model(step, weights.name)
     content = model.SerializeToString(deterministic=True)
@@ -60,15 +61,17 @@ def documented_model(step: TrackerStep, weights: str) -> Any:
     model.graph.name = "tracker_step"
     model.doc_string = inspect.getdoc(TrackerStep) or ""
     defaults = inspect.signature(Tracker).parameters
+    silent, hysteresis = (1.0, 0.0) if step.existence is None else (MIN_SILENT, HYSTERESIS)
     documents = {
         "format": FORMAT,
         "grutrack": __version__,
         "weights": weights,
-        "units": "boxes: xyxy pixels from 0; times: seconds; affinity and class_logits: nats; scores: 0 to 1",
+        "units": "boxes: xyxy pixels from 0; times: seconds; affinity, log_odds and class_logits: nats; scores: 0 to 1",
         "columns": json.dumps(step.columns()),
         "meaning": json.dumps(COLUMNS),
         "state": json.dumps(step.state_columns()),
         "options": json.dumps({name: defaults[name].default for name in OPTIONS}),
+        "existence": json.dumps({"min_silent": silent, "hysteresis": hysteresis}),
     }
     del model.metadata_props[:]
     for key, text in documents.items():

@@ -27,7 +27,7 @@ EMA_RATE = 0.1  # of the moving average, per detection
 MIN_SILENT = 0.35  # probability of a new object from which a detection starts a track, silent at first
 
 USUAL_LEVEL = 0.9  # the best score in a frame of a usual detector
-LEVEL_DELAY = 0.3  # seconds with detections before the level is trusted
+LEVEL_DELAY = 0.299  # seconds with detections before the level is trusted; no sum of usual intervals, which are rounded
 LEVEL_TIME = 10.0  # seconds after which a detection's weight in the level has decayed to 1/e
 
 

@@ -14,6 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from track.engine.exporting import Axes
+from track.tracking.existence import (
+    EMA_RATE,
+    EVIDENCE,
+    LEVEL_DELAY,
+    LEVEL_TIME,
+    MEMORY_SIZE,
+    USUAL_LEVEL,
+    Existence,
+)
 from track.tracking.graph_features import GATE_SIGMAS, HEIGHT_RATIOS, MAX_CANDIDATES, GraphInputs
 from track.tracking.graph_network import MessagePassing, Score
 from track.tracking.motion import KalmanState, centre_to_corners
@@ -21,15 +30,18 @@ from track.tracking.recurrent import RecurrentMotion
 from track.tracking.tracker import CLASS_DECAY, CLASS_WEIGHT
 
 FAR_BOX = [1e8, 1e8, 1e8 + 64, 1e8 + 64]  # of the dummy, beyond `MAX_COORDINATE`
+CERTAIN = 100.0  # log-odds of every track without an existence model, above those of any probability
 
 
 COLUMNS = {  # of a track
     "box": "xyxy, pixels",
     "sigma": "standard deviations of the box's centre x, centre y, width and height, pixels",
-    "score": "of the last detection",
+    "score": "of the last detection, lifted to that of a usual detector",
     "seconds": "since the last detection",
     "hits": "detections so far",
-    "confirmed": "1 if the track was ever reported, else 0",
+    "confirmed": "1 if the track ever had min_hits detections, else 0",
+    "log_odds": "that the track is a real object, nats",
+    "existence": "what was observed of the track so far, that the log-odds follow from",
     "state": "of the motion model",
     "class_logits": "one for each class, nats; all columns to the end",
 }
@@ -41,6 +53,7 @@ INPUTS: dict[str, tuple[Axes, str]] = {
     "scores": (("detection",), "of the detections, 0 to 1"),
     "labels": (("detection",), "of the detections, from 0 to the number of classes less 1"),
     "min_hits": ((1,), "detections from which a track is confirmed; 1 in a video's first frame"),
+    "level": ((3,), "next_level of the frame before; zeros in a video's first frame"),
 }
 OUTPUTS: dict[str, tuple[Axes, str]] = {
     "predicted": (("track", "column"), "each track at this frame's time, if it is not matched"),
@@ -49,11 +62,13 @@ OUTPUTS: dict[str, tuple[Axes, str]] = {
     "updated": (("pair", "column"), "the pair's track, if it is matched with the pair's detection"),
     "new_track": (("detection",), "probability that the detection is an object without a track"),
     "initiated": (("detection", "column"), "the track that the detection starts, if it starts one"),
+    "next_level": ((3,), "of the best scores so far: weighted sum, sum of weights, seconds; to be handed back"),
 }
 
 
 class TrackRows(NamedTuple):
-    """N tracks, by the names of `COLUMNS`: box and sigma (N, 4), four of (N, 1), state (N, S), class_logits (N, C)."""
+    """N tracks, by the names of `COLUMNS`: box and sigma (N, 4), five of (N, 1), existence (N, MEMORY_SIZE), state
+    (N, S), class_logits (N, C)."""
 
     box: Tensor
     sigma: Tensor
@@ -61,6 +76,8 @@ class TrackRows(NamedTuple):
     seconds: Tensor
     hits: Tensor
     confirmed: Tensor
+    log_odds: Tensor
+    existence: Tensor
     state: Tensor
     class_logits: Tensor
 
@@ -79,6 +96,7 @@ class StepInputs(NamedTuple):
     scores: Tensor
     labels: Tensor
     min_hits: Tensor
+    level: Tensor
 
 
 class StepOutputs(NamedTuple):
@@ -90,6 +108,7 @@ class StepOutputs(NamedTuple):
     updated: Tensor
     new_track: Tensor
     initiated: Tensor
+    next_level: Tensor
 
 
 class TrackerStep(nn.Module):
@@ -98,15 +117,18 @@ class TrackerStep(nn.Module):
     The tracks after the frame are a choice of rows: `updated` for the pairs of the assignment that has the largest sum
     of affinities, `predicted` for the other tracks that have not ended, `initiated` for the detections left over that
     are likely to be new. The first frame has no tracks: (0, R), R the columns of a track including one for each class.
+    Tracks whose log-odds are large enough are reported.
     """
 
-    def __init__(self, motion: RecurrentMotion, network: MessagePassing) -> None:
-        """Raises ValueError if `motion` remembers fewer observations than the network compares."""
+    def __init__(self, motion: RecurrentMotion, network: MessagePassing, existence: Existence | None = None) -> None:
+        """existence: without it, all tracks are certain. Raises ValueError if `motion` remembers fewer observations
+        than the network compares."""
         super().__init__()
         self.motion = motion
+        self.existence = existence
         self.score = Score(motion, network)
         state = motion.initiate(torch.ones(1, 4), torch.ones(1))
-        self.widths = [4, 4, 1, 1, 1, 1, state.shape[1]]  # of `COLUMNS`, but for the class logits
+        self.widths = [4, 4, 1, 1, 1, 1, 1, MEMORY_SIZE, state.shape[1]]  # of `COLUMNS`, but for the class logits
 
     def forward(self, *inputs: Tensor) -> StepOutputs:
         """See the class.
@@ -115,25 +137,32 @@ class TrackerStep(nn.Module):
         which kernels of ONNX Runtime and torch's cells do not survive.
         """
         given = StepInputs(*inputs)
+        level, lift = self._level(given)
+        given = given._replace(scores=(given.scores * lift).clamp(max=1))
         scores, logits = pad(given.scores, (0, 1)), self._logits(given)
         initiated = self._initiate(torch.cat([given.boxes, torch.tensor([FAR_BOX])]), scores, logits, given.min_hits)
         predicted = self._predict(given, initiated)
         boxes = torch.cat([given.boxes, predicted.box[-1:]])
         frame = graph_inputs(predicted, boxes, scores, pad(given.labels, (0, 1)), given.elapsed)
-        affinity, new_track, *_ = self.score(*frame)
+        affinity, new_track, objectness, *_ = self.score(*frame)
         better = (affinity > 0) | (frame.i == given.tracks.shape[0])
         rows, columns = frame.i[better], frame.j[better]
         torch._check(rows.shape[0] > 0)  # the dummy, which `torch.export` cannot know
+        affinity = affinity[better]
         before = TrackRows(*(column.index_select(0, rows) for column in predicted))
+        alone = [objectness, scores, torch.zeros_like(scores), frame.detection_overlap[:, 0]]  # `EVIDENCE`
+        paired = [column.index_select(0, columns) for column in alone]
+        paired[EVIDENCE.index("affinity")] = affinity
         boxes, scores, logits = (array.index_select(0, columns) for array in (boxes, scores, logits))
         updated = self._update(before, boxes, scores, logits, given.min_hits)
         outputs = StepOutputs(
-            predicted=predicted.pack(),
+            predicted=self._weigh(predicted, lift).pack(),
             pairs=torch.stack([rows, columns], 1),
-            affinity=affinity[better],
-            updated=updated.pack(),
+            affinity=affinity,
+            updated=self._weigh(updated, lift, torch.stack(paired, 1)).pack(),
             new_track=new_track,
-            initiated=initiated.pack(),
+            initiated=self._weigh(initiated, lift, torch.stack(alone, 1)).pack(),
+            next_level=pad(level, (0, 1)),
         )
         return StepOutputs(*(output[:-1] for output in outputs))
 
@@ -156,14 +185,45 @@ class TrackerStep(nn.Module):
         boxes = torch.tensor([[0.0, 0, 20, 40], [15, 0, 35, 42], [200, 10, 220, 50]])
         scores, labels, one = torch.tensor([0.9, 0.5, 0.7]), torch.tensor([0, 1, 0]), torch.ones(1)
         nothing = torch.zeros(0, sum(self.widths) + 2)
-        first = self(*StepInputs(nothing, 0 * one, torch.eye(2, 3), boxes, scores, labels, one))
-        return StepInputs(first.initiated[:2], one / 30, torch.eye(2, 3), boxes + 1, scores, labels, one + 1)
+        first = self(*StepInputs(nothing, 0 * one, torch.eye(2, 3), boxes, scores, labels, one, torch.zeros(3)))
+        rows, level = first.initiated[:2], first.next_level
+        return StepInputs(rows, one / 30, torch.eye(2, 3), boxes + 1, scores, labels, one + 1, level)
 
     def _rows(self, tracks: Tensor) -> TrackRows:
         """The columns of tracks (N, R)."""
         fixed = sum(self.widths)
         columns = [*tracks[:, :fixed].split(self.widths, 1), tracks[:, fixed:]]
         return TrackRows(*columns)
+
+    def _level(self, given: StepInputs) -> tuple[Tensor, Tensor]:
+        """The level (3,) after the frame's scores, and the lift (1,), as of `ScoreLevel`."""
+        best = pad(given.scores, (0, 1)).amax(0)
+        seen = pad(torch.ones_like(given.scores), (0, 1)).amax(0)  # 0 in a frame without detections
+        total, weight, seconds = given.level.split(1)
+        decay = (-given.elapsed / LEVEL_TIME).exp()
+        level = torch.cat([total * decay + best, weight * decay + 1, seconds + given.elapsed])
+        level = level.where(seen > 0, given.level)
+        total, weight, seconds = level.split(1)
+        lift = (USUAL_LEVEL * weight / total.clamp(min=1e-6)).clamp(min=1)
+        return level, lift.where(seconds >= (torch.inf if self.existence is None else LEVEL_DELAY), 1)
+
+    def _weigh(self, tracks: TrackRows, lift: Tensor, evidence: Tensor | None = None) -> TrackRows:
+        """The tracks with what was observed in this frame, as by `update` and `Existence`; evidence: (N, E) of their
+        detections, if they have one."""
+        frames, hits, *averages = tracks.existence.split([1, 1, *3 * [len(EVIDENCE)]], 1)
+        frames = frames + 1
+        if evidence is not None:
+            hits = hits + 1
+            mean, average, _ = averages
+            share = 1 / hits
+            mean = mean + share * (evidence - mean)
+            averages = [mean, average + share.clamp(min=EMA_RATE) * (evidence - average), evidence]
+        memory = torch.cat([frames, hits, *averages], 1)
+        if self.existence is None:
+            return tracks._replace(existence=memory, log_odds=torch.full_like(hits, CERTAIN))
+        count = hits.clamp(min=1)
+        features = [(1 - 1 / lift) / count, 1 / count, count.log(), 1 - count / frames, *averages]
+        return tracks._replace(existence=memory, log_odds=self.existence.linear(torch.cat(features, 1)))
 
     def _logits(self, given: StepInputs) -> Tensor:
         """(D + 1, C) what each detection adds to the class logits of its track, nats; the dummy nothing."""
@@ -180,6 +240,8 @@ class TrackerStep(nn.Module):
             seconds=none,
             hits=none + 1,
             confirmed=(none + 1 >= min_hits).float(),
+            log_odds=none,
+            existence=none.expand(-1, MEMORY_SIZE),
             class_logits=logits,
         )
 
@@ -201,6 +263,8 @@ class TrackerStep(nn.Module):
             seconds=torch.zeros_like(hits),
             hits=hits,
             confirmed=torch.maximum(tracks.confirmed, (hits >= min_hits).float()),
+            log_odds=tracks.log_odds,
+            existence=tracks.existence,
             class_logits=CLASS_DECAY * tracks.class_logits + logits,
         )
 
