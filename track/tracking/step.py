@@ -201,8 +201,8 @@ class TrackerStep(nn.Module):
         seen = pad(torch.ones_like(given.scores), (0, 1)).amax(0)  # 0 in a frame without detections
         total, weight, seconds = given.level.split(1)
         decay = (-given.elapsed / LEVEL_TIME).exp()
-        level = torch.cat([total * decay + best, weight * decay + 1, seconds + given.elapsed])
-        level = level.where(seen > 0, given.level)
+        faded = torch.cat([total * decay, weight * decay, seconds])
+        level = faded + seen * torch.cat([best[None], torch.ones(1), given.elapsed])
         total, weight, seconds = level.split(1)
         lift = (USUAL_LEVEL * weight / total.clamp(min=1e-6)).clamp(min=1)
         return level, lift.where(seconds >= (torch.inf if self.existence is None else LEVEL_DELAY), 1)
