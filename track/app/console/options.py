@@ -36,6 +36,7 @@ UNUSED: list[tuple[str, Callable[[Any], bool], str, tuple[str, ...]]] = [
     ("predictions", bool, "beside predictions=", ("source", "detections", "scores", "detector", "on_error", *TRACKING)),
     ("detections", bool, "beside detections=", ("detector",)),
     ("detections", lambda file: file is None, "without detections=", ("scores",)),
+    ("output", lambda file: file is None, "without output=", ("rotate",)),
     ("metrics", lambda kind: kind == "detection", "with metrics=detection", ("evaluator", *TRACKING)),
     ("crowd", lambda counts: counts is not None, "beside crowd=", ("source", "split", "detections", "camera")),
     ("trackers", bool, "here, all are compared: see trackers.gru and others", ("tracker",)),
