@@ -2,13 +2,14 @@
 
     make audit                              # or: python scripts/audit.py [--offline-ok], with pip-audit installed
 
-Exits with 0 if there are none, with 1 if there are, and with 2 if the advisories cannot be reached: that a version is
-safe was not found out then. With --offline-ok that is 0.
+Exits with 0 if there are none, with 1 if there are or pip-audit fails, and with 2 if the advisories cannot be reached:
+that a version is safe was not found out then. With --offline-ok that is 0.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 COMMAND = ("-m", "pip_audit", "--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off")
+
+NETWORK = re.compile(r"ConnectionError|Timeout|ProxyError|SSLError|HTTPError|could not connect|timed out", re.I)
 
 
 def main(arguments: list[str]) -> int:
@@ -32,8 +35,11 @@ def judge(report: str, complaint: str) -> tuple[int, list[str]]:
     try:
         versions: list[dict[str, Any]] = json.loads(report)["dependencies"]
     except (ValueError, KeyError):
-        reason = complaint.strip().splitlines()[-1:] or ["no report"]
-        return 2, [f"audit: the advisories cannot be reached ({reason[0]})"]
+        lines = complaint.strip().splitlines() or ["no report"]
+        unreachable = [line for line in lines if NETWORK.search(line)]
+        if unreachable:
+            return 2, [f"audit: the advisories cannot be reached ({unreachable[-1]})"]
+        return 1, [f"audit: pip-audit failed ({lines[-1]})"]
     audited = [one for one in versions if "vulns" in one]
     if not audited:  # an index without advisories, such as a mirror, knows none of them
         return 2, [f"audit: the advisories cannot be reached (none of {len(versions)} versions is known there)"]
@@ -44,7 +50,7 @@ def judge(report: str, complaint: str) -> tuple[int, list[str]]:
     ]
     summary = f"audit: {len(found)} advisories for {len(audited)} versions"
     unknown = [one["name"] for one in versions if "vulns" not in one]
-    return bool(found), [*found, summary + (f", not audited: {', '.join(unknown)}" if unknown else "")]
+    return int(bool(found)), [*found, summary + (f", not audited: {', '.join(unknown)}" if unknown else "")]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from track.media.images import to_jpeg
 from track.media.sources import ImageFolder, VideoFile
 
 RATE = 10  # frames per second of the camera
-BITS, BLOCK = 16, 12  # of the time in an image, in tenths of a second, and their width and height in pixels
+BITS, BLOCK = 24, 12  # of the time in an image, in tenths of a second, and their width and height in pixels
 MAX_GROWTH = 1.1  # of memory, after the first minute
 MAX_LAG = 10.0  # seconds, on a machine that does other work too; a queue would grow without end
 HEARTBEAT = "gradio_api/heartbeat/soak"
@@ -167,17 +167,23 @@ def main(minutes: float) -> int:
         folder = Path(name)
         camera = Camera([frame.image for frame in ImageFolder(make_dataset(folder, 1, 300) / "street-00-00/img1")])
         options = [f"source={camera.url}", "detector.name=fcos_mobilenet_v2_fpn", "detector.min_score=0.05"]
-        demo = start("demo", folder, *options, *EVERY_BOX, "output=[out.mp4,tracks.csv]", "output_dir=out")
-        serve = start("serve", folder, *options, "port=0", "output_dir=page")
-        faults = watch(camera, folder, demo, serve, minutes)
-        for process in (demo, serve):
-            process.send_signal(signal.SIGTERM)
-        codes = demo.wait(60), serve.wait(60)
+        processes: list[subprocess.Popen[str]] = []
+        try:
+            outputs = "output=[out.mp4,tracks.csv]", "output_dir=out"
+            processes.append(demo := start("demo", folder, *options, *EVERY_BOX, *outputs))
+            processes.append(serve := start("serve", folder, *options, "port=0", "output_dir=page"))
+            faults = watch(camera, folder, demo, serve, minutes)
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            codes = demo.wait(60), serve.wait(60)
+        finally:
+            for process in processes:
+                process.kill()  # nothing if it has ended
         if codes != (143, 0):
             faults.append(f"exit codes {codes}, expected (143, 0)")
         faults += check_files(folder, 60 * minutes)
     print("\n".join(faults) or "memory flat, lag bounded, files whole")
-    return bool(faults)
+    return int(bool(faults))
 
 
 def start(command: str, folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -41,12 +41,14 @@ def test_every_dependency_of_every_extra_is_pinned() -> None:
     assert names - pinned().keys() - TOOL_CHAIN == {"grutrack"}
 
 
-def audit(report: dict[str, Any] | str, *options: str) -> tuple[int, list[str]]:
+def audit(
+    report: dict[str, Any] | str, *options: str, error: str = "ConnectionError: no route"
+) -> tuple[int, list[str]]:
     """scripts/audit.py with a pip-audit that prints this report."""
     printed = report if isinstance(report, str) else json.dumps(report)
     code = (
         "import runpy, subprocess, sys\n"
-        f"done = subprocess.CompletedProcess([], 1, {printed!r}, 'Traceback\\nConnectionError: no route')\n"
+        f"done = subprocess.CompletedProcess([], 1, {printed!r}, {'Traceback' + chr(10) + error!r})\n"
         "subprocess.run = lambda *a, **k: done\n"
         f"sys.argv = ['audit.py', *{options!r}]\n"
         f"runpy.run_path({str(ROOT / 'scripts/audit.py')!r}, run_name='__main__')"
@@ -78,3 +80,8 @@ def test_audit_without_a_network_passes_only_if_told_so() -> None:
     assert audit("") == (2, line)
     assert audit("", "--offline-ok") == (0, line)
     assert audit({"dependencies": [UNSAFE]}, "--offline-ok")[0] == 1
+
+
+def test_an_audit_that_fails_otherwise_is_never_passed() -> None:
+    error = "No module named pip_audit"
+    assert audit("", "--offline-ok", error=error) == (1, ["audit: pip-audit failed (No module named pip_audit)"])

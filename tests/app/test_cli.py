@@ -194,6 +194,9 @@ def test_a_sweep_runs_once_for_each_value(streets: Path, tmp_path: Path, call: C
     assert sorted(file.parent.name for file in (tmp_path / "sweep").rglob("street-04-00.txt")) == ["0", "1"]
 
 
+HOSTILE = "hydra.job_logging.formatters.x."
+
+
 @pytest.mark.parametrize(
     ("option", "key"),
     [
@@ -213,6 +216,16 @@ def test_a_sweep_runs_once_for_each_value(streets: Path, tmp_path: Path, call: C
         ("tracker._target_=${oc.decode:os.system}", "tracker._target_"),
         ("+hydra.callbacks.x={_target_: os.system, command: 'touch hacked'}", "hydra.callbacks.x._target_"),
         ("hydra.job_logging.handlers.console.class=os.system", "hydra.job_logging.handlers.console.class"),
+        (r"+hydra.job_logging.formatters.x={\(\):logging.os.system,command:'touch hacked'}", HOSTILE + "()"),
+        (
+            r"+hydra.job_logging.formatters.x={\(\):hydra._internal.core_plugins.bash_completion.os.system,command:id}",
+            HOSTILE + "()",
+        ),
+        (r"+hydra.job_logging.formatters.x={\(\):logging.config.fileConfig,fname:a}", HOSTILE + "()"),
+        ("+hydra.job_logging.formatters.x={class:logging.Formatter,.:{a:'ext://os.system'}}", HOSTILE + "..a"),
+        ("+hydra.job_logging.formatters.x=${tracker}", "+" + HOSTILE[:-1] + "=${tracker}"),
+        ("hydra.sweeper.params={+hydra.x:1}", "hydra.sweeper.params={+hydra.x:1}"),
+        ("hydra={searchpath:[file:///tmp]}", "hydra={searchpath:[file:///tmp]}"),
         ("--config-dir=.", "--config-dir=."),
         ("--experimental-rerun=a.pickle", "--experimental-rerun=a.pickle"),
         ("hydra.searchpath=[file:///tmp]", "hydra.searchpath=[file:///tmp]"),
@@ -226,6 +239,25 @@ def test_a_config_names_code_of_this_program_only(option: str, key: str, tmp_pat
     assert done.err.count("\n") == 1
     assert not (tmp_path / "hacked").exists()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("{_target_:os.system,command:'touch hacked',note:'=choice('}", "hydra.callbacks.x._target_: expected a part"),
+        ("choice({_target_:os.system,command:'touch hacked'},1)", ""),
+        ("null,{_target_:os.system,command:'touch hacked'}", ""),
+    ],
+)
+def test_nothing_in_hydras_settings_is_unchecked_in_a_sweep(
+    value: str, reason: str, tmp_path: Path, call: Call
+) -> None:
+    done = call("predict", "-m", "source=absent", "detections=x.txt", f"+hydra.callbacks.x={value}")
+    assert done.code == 1
+    assert done.err.startswith(f"error: {reason}"), done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "hacked").exists()
+    assert not (tmp_path / "multirun").exists()
 
 
 def test_code_is_found_behind_interpolations_and_in_the_settings_of_logging() -> None:

@@ -214,6 +214,13 @@ def test_an_http_video_is_tracked_whole(street: list[str], tmp_path: Path, call:
             "error: rtsp://127.0.0.1:1/: expected a v",
         ),
         (["source=video.mp4", "output=o.csv", "rotate=1"], "rotate: video has an end, expected a camera or stream"),
+        (
+            ["source=video.mp4", "output=o.csv", "rotate=1", "detector.name=absent"],
+            "rotate: video has an end, expected",
+        ),
+        (["source=video.mp4", "output=o.csv", "rotate=-1"], "rotate: expected 0 or the hours of at least 1 s, got -1"),
+        (["source=video.mp4", "output=o.csv", "rotate=1e-4"], "rotate: expected 0 or the hours of at least 1 s, got 0"),
+        (["source=video.mp4", "output=o.csv", "rotate=nan"], "rotate: expected 0 or the hours"),
         (["source=video.mp4", "output=o.csv", "rotate=day"], "rotate: expected a number, got day"),
         (["source=video.mp4"], "no display"),
     ],
@@ -229,6 +236,10 @@ def test_a_users_mistake_is_one_line_and_exit_1(
     assert done.code == 1
     assert len(done.err.strip().splitlines()) == 1, done.err
     assert message in done.err
+
+
+def test_rotation_without_an_output_is_said_to_have_no_effect(call: Call) -> None:
+    assert "note: rotate has no effect without output=\n" in call("demo", "source=absent.mp4", "rotate=24").out
 
 
 def test_a_source_that_has_the_name_of_a_partial_output_is_not_overwritten(

@@ -9,16 +9,20 @@ import csv
 import multiprocessing
 import os
 import random
+import runpy
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from tests.app.conftest import EVERY_BOX
 from tests.datasets.test_download import Server, zipped
@@ -158,3 +162,12 @@ def test_a_kill_leaves_nothing_that_only_looks_whole_and_a_rerun_completes(
         check(folder, whole, True)
     server.http.shutdown()
     print(f"{name}: {killed} of {KILLS} were killed in {duration:.1f} s, nothing was cut, every rerun was equal")
+
+
+def test_the_clock_of_the_soak_test_runs_for_more_than_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    soak = runpy.run_path(str(Path(__file__).parents[2] / "scripts/soak_live.py"))
+    camera = soak["Camera"]([torch.full((3, 240, 320), 90, dtype=torch.uint8)])
+    for seconds in (0.0, 6553.5, 6553.6, 90000.1):
+        monkeypatch.setattr(camera, "now", lambda seconds=seconds: seconds)
+        image = np.asarray(Image.open(BytesIO(camera.image(0))).convert("RGB"))
+        assert soak["time_in"](image) == seconds

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
+import weakref
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ from track.app.predict import TrackFile
 from track.formats.mot import read_tracks
 from track.media.sources import ImageFolder, find_sources
 from track.media.video_writer import VideoWriter
+from track.pipeline import Pipeline
 from track.tracking.motion import Kalman
 
 
@@ -389,3 +393,21 @@ def test_detections_beside_a_video_are_not_replaced_by_its_results(streets: Path
     assert refused.code == 1
     assert "neither an input nor another output" in refused.err
     assert (tmp_path / "films/v.txt").read_bytes() == detections
+
+
+def test_the_detections_of_a_video_are_freed_after_it(
+    streets: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[weakref.ref[object]] = []
+    alive: list[int] = []
+
+    def track_video(pipeline: Pipeline, *args: Any) -> None:
+        gc.collect()
+        alive.append(sum(one() is not None for one in kept))
+        kept.append(weakref.ref(pipeline.detections))
+
+    monkeypatch.setattr("track.app.predict.track_video", track_video)
+    done = call("predict", f"source={streets}", "detections=det/det.txt", "output_dir=out")
+    assert done.code == 0, done.err
+    assert len(alive) > 1
+    assert alive == [0] * len(alive)

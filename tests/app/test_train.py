@@ -18,7 +18,8 @@ from torch import Tensor
 from tests.conftest import Call
 from tests.evaluation.test_plots import LINE_COLOURS, pixels_of
 from track.evaluation.plots import plot_reliability
-from track.tracking.recurrent import load_motion
+from track.tracking.graph_network import load_graph, save_network
+from track.tracking.recurrent import load_motion, save_motion
 from track.tracking.tracker import Tracker
 from track.training.association import PROBABILITIES, AssociationModule
 from track.training.detector import DetectorModule
@@ -166,6 +167,27 @@ def test_training_association_writes_weights_that_predict_uses(streets: Path, tm
     assert "weights: existence/gru.safetensors" in existence.out
     assert Tracker(weights=tmp_path / "run/gru.safetensors").existence is None
     assert Tracker(weights=tmp_path / "existence/gru.safetensors").existence is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        (["task=motion", "model.checkpoint=./motion.safetensors"], "motion.safetensors"),
+        (["task=existence", "model.weights=gru.safetensors"], "gru.safetensors"),
+        (["task=association", "model.checkpoint=gru.safetensors"], "gru.safetensors"),
+        (["task=association", "model.motion=gru.safetensors"], "gru.safetensors"),
+    ],
+)
+def test_weights_that_a_training_starts_from_are_not_replaced(
+    call: Call, streets: Path, tmp_path: Path, options: list[str], file: str
+) -> None:
+    save_motion(load_motion(), tmp_path / "motion.safetensors")
+    save_network(load_motion(), load_graph(), tmp_path / "gru.safetensors")
+    before = (tmp_path / file).read_bytes()
+    done = call("train", f"data.root={streets}", "data.detections=[det/det.txt]", "output_dir=.", *options)
+    assert done.code == 1
+    assert done.err == f"error: output: {file}: expected a file that is neither an input nor another output\n"
+    assert (tmp_path / file).read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from typing import Self
 
 import pytest
 import torch
@@ -93,6 +94,25 @@ def test_a_rotated_file_has_the_header_and_the_rows_of_its_hour(tmp_path: Path) 
         ["5251"],
     ]
     assert [row["time"] for row in tables[2]] == ["18900.0", "18900.0"]
+
+
+def test_a_rotated_file_is_named_by_when_its_first_frame_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        minute_now = 0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(2026, 1, 31, 12, cls.minute_now, tzinfo=tz)
+
+    monkeypatch.setattr("track.media.results.datetime", Clock)
+    with RotatingWriter(tmp_path / "a.csv", 60, lambda path: ResultWriter(path, NAMES)) as results:
+        Clock.minute_now = 5  # a detector was loaded, and frames were dropped meanwhile
+        results.write(tracked(TRACKS, 30.0, 1))
+        results.write(tracked(TRACKS, 90.0, 2))
+    names = [file.name for file in sorted(tmp_path.iterdir())]
+    assert names == ["a-20260131T120500Z.csv", "a-20260131T120600Z.csv"]
 
 
 def test_a_rotated_file_is_complete_when_the_next_one_starts_and_none_is_replaced(tmp_path: Path) -> None:

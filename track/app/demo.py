@@ -20,7 +20,7 @@ from track.checkpoint import install_command
 from track.display.overlay import Overlay, OverlayWriter
 from track.display.window import NO_DISPLAY, has_display
 from track.media.capture import source_name
-from track.media.results import RESULT_SUFFIXES, ResultWriter, RotatingWriter, Writer, rotated_file
+from track.media.results import MIN_ROTATION, RESULT_SUFFIXES, ResultWriter, RotatingWriter, Writer, rotated_file
 from track.media.sources import open_source
 from track.pipeline import Pipeline, Sink, camera_motion_for, detections_from_file
 
@@ -37,6 +37,8 @@ def demo(cfg: DictConfig) -> None:
     """Run the demo of a composed config; output files survive an error or Ctrl-C."""
     output = cfg.output if isinstance(cfg.output, ListConfig) else [cfg.output]
     files = [Path(str(file)) for file in output if file is not None]
+    if not (cfg.rotate == 0 or 3600 * cfg.rotate >= MIN_ROTATION):
+        raise ValueError(f"rotate: expected 0 or the hours of at least {MIN_ROTATION:g} s, got {cfg.rotate:g}")
     in_window = cfg.viewer == "window" or (cfg.viewer is None and not files)
     check_kinds(files, cfg.viewer)
     recording = [Path(str(cfg.viewer))] if str(cfg.viewer).endswith(".rrd") else []
@@ -47,6 +49,8 @@ def demo(cfg: DictConfig) -> None:
     with ExitStack() as stack:
         source = open_source(str(cfg.source), playback.print_line, lambda: controls is None or controls.wait())
         stack.enter_context(closing(source))
+        if cfg.rotate and not source.is_live:
+            raise ValueError(f"rotate: {source.name} has an end, expected a camera or stream")
         if in_window and not has_display():
             raise ValueError(NO_DISPLAY)
         detections = detector_of(cfg) or detections_from_file(
@@ -61,8 +65,6 @@ def demo(cfg: DictConfig) -> None:
         sinks: list[Sink] = [analytics, overlay, events]
         if cfg.viewer not in (None, "window"):
             sinks.append(rerun_sink(stack, str(cfg.viewer), pipeline, overlay))
-        if cfg.rotate and not source.is_live:
-            raise ValueError(f"rotate: {source.name} has an end, expected a camera or stream")
         open_writer = partial(file_writer, source.frame_rate, overlay)
         for file in outputs.written:
             writer = RotatingWriter(file, 3600 * cfg.rotate, open_writer) if cfg.rotate else open_writer(file)

@@ -36,7 +36,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def predict(cfg: DictConfig) -> Path:
-    """Track everything that `source` names; returns the folder of result files."""
+    """Track everything that `source` names; returns the folder of result files.
+
+    All files of detections are read, and so checked, before the first frame; those of a video are freed after it.
+    """
     if cfg.postprocess != "none":
         print(f"postprocess={cfg.postprocess}: these results use future frames, do not compare them with online ones")
     output = output_folder(cfg)
@@ -52,8 +55,10 @@ def predict(cfg: DictConfig) -> Path:
         detector = detector_of(cfg)
         names = None if detector is None else detector.label_names[1:]
         check_label_names(output, names)
-        detections = [detections_of(cfg, source, detector, progress) for source in sources]
-        pipelines = [Pipeline(*parts, tracker) for parts in zip(detections, camera_motions, strict=True)]
+        pipelines = [
+            Pipeline(detections_of(cfg, source, detector, progress), motion, tracker)
+            for source, motion in zip(sources, camera_motions, strict=True)
+        ]
         stack.enter_context(progress)  # everything is checked
         for source in sources:
             track_video(pipelines.pop(0), source, output / f"{source.name}.txt", cfg.postprocess, progress)

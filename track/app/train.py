@@ -20,11 +20,13 @@ from pandas.errors import EmptyDataError
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from track.app.console.cli import command, instantiate, reason_of
+from track.app.console.outputs import check_outputs
 from track.checkpoint import atomic_write
 from track.evaluation.plots import plot_curves
 
 CURVES = "metrics.csv"
 EARLIER_CURVES = "metrics-earlier.csv"  # while a resumed run goes on; CSVLogger deletes the file of before
+MODEL_FILES = ("weights", "checkpoint", "motion", "backbone")  # options of a model that may name a file
 SEVERAL_PROCESSES = "ddp_spawn_find_unused_parameters_true"  # spawned: Lightning cannot start this program again
 
 
@@ -57,6 +59,7 @@ def train(cfg: DictConfig) -> None:
     curves, earlier = output / CURVES, earlier_curves(checkpoint)
     data, model = instantiate(cfg.data), instantiate(cfg.model)
     strategy = {} if cfg.trainer.devices == 1 else {"strategy": SEVERAL_PROCESSES}
+    check_outputs([output / model.exported], [cfg.model.get(key) for key in MODEL_FILES], overwrite=True)
     trainer = instantiate(cfg.trainer, plugins=[AtomicCheckpoints()], **strategy)
     if trainer.world_size > getattr(data, "max_devices", math.inf):
         raise ValueError(f"trainer.devices: expected at most {data.max_devices} with this task")

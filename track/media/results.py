@@ -89,8 +89,9 @@ class RotatingWriter:
         with RotatingWriter("tracks.csv", 3600, lambda path: ResultWriter(path, label_names)) as results:
             results.write(tracked_frame)        # into tracks-20260131T120000Z.csv, named by its first frame's time
 
-    open_writer: makes the writer of a file. began: when the source's time was 0, by default now. A file is complete
-    when the next one is opened, and names sort by time. Raises ValueError for less than a second, and if a file exists.
+    open_writer: makes the writer of a file. began: when the source's time was 0; by default, such that the first frame
+    is of the time at which it is written. A file is complete when the next one is opened, and names sort by time.
+    Raises ValueError for less than a second, and if a file exists.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class RotatingWriter:
         if not seconds >= MIN_ROTATION:
             raise ValueError(f"rotate: expected at least {MIN_ROTATION:g} s, got {seconds:g} s")
         self.path, self.seconds, self.open_writer = Path(path), seconds, open_writer
-        self.began = began or datetime.now(UTC)
+        self.began = began
         self._writer: Writer | None = None
         self._due = 0.0  # the source's time at which the next file starts
 
@@ -125,6 +126,8 @@ class RotatingWriter:
         self._writer.write(result)
 
     def _next_file(self, time: float) -> Path:
+        if self.began is None:
+            self.began = datetime.now(UTC) - timedelta(seconds=time)
         stamp = (self.began + timedelta(seconds=time)).strftime("%Y%m%dT%H%M%SZ")
         file = rotated_file(self.path, stamp)
         if file.exists():

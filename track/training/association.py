@@ -53,6 +53,8 @@ class AssociationModule(lightning.LightningModule):
     weights, which is what tracks in validation, records episodes and is exported.
     """
 
+    exported = "gru.safetensors"  # the file that `export` writes
+
     def __init__(
         self,
         motion: str | None = None,
@@ -132,7 +134,7 @@ class AssociationModule(lightning.LightningModule):
         file."""
         if self.tables:
             plot_reliability(self.tables, folder / "reliability.png")
-        return save_network(self.motion, self._averaged(), folder / "gru.safetensors")
+        return save_network(self.motion, self._averaged(), folder / self.exported)
 
     def _averaged(self) -> MessagePassing:
         return cast(MessagePassing, self.average.module)
@@ -242,6 +244,8 @@ class ExistenceModule(lightning.LightningModule):
     penalty: of the squared weights of standardised features.
     """
 
+    exported = "gru.safetensors"  # the file that `export` writes
+
     def __init__(self, weights: str = "gru", penalty: float = 1e-3, max_iter: int = 200) -> None:
         super().__init__()
         self.motion, self.network = load_motion(weights), load_graph(weights)
@@ -266,7 +270,7 @@ class ExistenceModule(lightning.LightningModule):
 
     def export(self, folder: Path) -> Path:
         """Write the networks with their existence to a file that `tracker.weights` can name; returns the file."""
-        return save_network(self.motion, self.network, folder / "gru.safetensors", self.existence)
+        return save_network(self.motion, self.network, folder / self.exported, self.existence)
 
 
 def every(episode: Episode, stride: int) -> Episode:

@@ -44,6 +44,8 @@ class DetectorModule(lightning.LightningModule):
     name that does not fit.
     """
 
+    exported = "detector.safetensors"  # the file that `export` writes
+
     def __init__(
         self,
         name: str = "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -135,7 +137,7 @@ class DetectorModule(lightning.LightningModule):
             plot_reliability({"validation": table}, folder / "reliability.png")
             plot_precision_recall({"validation": curve}, folder / "precision_recall.png")
             plot_frames(_best_and_worst(data.val, truth, detections), folder / "frames.png")
-        file = folder / "detector.safetensors"
+        file = folder / self.exported
         return save_detector(self.average.module, self.name, self.categories, file, calibration)
 
     @torch.inference_mode()

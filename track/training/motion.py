@@ -36,6 +36,8 @@ class MotionModule(lightning.LightningModule):
     tracked_sequences: how many of the held-out sequences with detections are tracked at each validation.
     """
 
+    exported = "motion.safetensors"  # the file that `export` writes
+
     def __init__(
         self,
         cell: str = "gru",
@@ -106,7 +108,7 @@ class MotionModule(lightning.LightningModule):
         """Write the network to a file that `tracker.weights` can name, and plot its reliability; returns the file."""
         if self.tables:
             plot_reliability(self.tables, folder / "reliability.png")
-        return save_motion(self.network, folder / "motion.safetensors")
+        return save_motion(self.network, folder / self.exported)
 
     def _track(self, sequence: MotSequence, file: str) -> list[Tracks]:
         """The tracks of a sequence by the network, with ByteTrack's association and without camera motion."""

@@ -36,6 +36,7 @@ UNUSED: list[tuple[str, Callable[[Any], bool], str, tuple[str, ...]]] = [
     ("predictions", bool, "beside predictions=", ("source", "detections", "scores", "detector", "on_error", *TRACKING)),
     ("detections", bool, "beside detections=", ("detector",)),
     ("detections", lambda file: file is None, "without detections=", ("scores",)),
+    ("output", lambda file: file is None, "without output=", ("rotate",)),
     ("metrics", lambda kind: kind == "detection", "with metrics=detection", ("evaluator", *TRACKING)),
     ("crowd", lambda counts: counts is not None, "beside crowd=", ("source", "split", "detections", "camera")),
     ("trackers", bool, "here, all are compared: see trackers.gru and others", ("tracker",)),
@@ -55,7 +56,7 @@ CHOICES: dict[str, tuple[str, ...]] = {  # of options with a word of a few as th
 }
 FREE_OPTIONS = ("trainer.devices",)  # a number or a word, auto
 MULTIRUN = "-m", "--multirun"
-SWEEP = re.compile(r"=(choice|range|interval|glob|sort|shuffle)\(")
+SWEEP = re.compile(r"[^=]*=\s*(choice|range|interval|glob|sort|shuffle|tag)\(")
 OPTION = re.compile(r"(?P<key>\+{0,2}[\w.@/]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -68,7 +69,7 @@ def check_options(config: str, options: Sequence[str]) -> None:
     check_flags(options)
     if any(option in MULTIRUN for option in options):
         _check_sweep(overrides)
-        overrides = [re.sub(r"=([^'\"\[{(,]+),.*", r"=\1", one) for one in overrides if not SWEEP.search(one)]
+        overrides = [one for one in map(_first_of_sweep, overrides) if one]
     groups = [one for one in overrides if "." not in one.split("=")[0] and _is_group(one.split("=")[0])]
     try:
         with initialize_config_module(CONFIGS, version_base=None):
@@ -132,6 +133,14 @@ def _check_sweep(overrides: Sequence[str]) -> None:
         key, _, value = override.partition("=")
         if key in ("output", "output_dir") and "${" not in value:
             raise ValueError(f"{key}: expected none with -m, every run would write there: give hydra.sweep.dir=DIR")
+
+
+def _first_of_sweep(override: str) -> str:
+    """An override with the first value of its list; none for a function of Hydra's; unchanged one of Hydra's own
+    settings, which are for the whole sweep."""
+    if "hydra" in override.partition("=")[0]:
+        return override
+    return "" if SWEEP.match(override) else re.sub(r"^([^=]*=[^'\"\[{(,]+),.*", r"\1", override, flags=re.DOTALL)
 
 
 def _misused_option(config: str, groups: list[str], error: BaseException) -> str:

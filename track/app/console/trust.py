@@ -19,9 +19,18 @@ LIBRARIES = {  # what the package's own configs name besides
     *(f"lightning.pytorch.loggers.{name}" for name in ("CSVLogger", "TensorBoardLogger")),
     *(f"lightning.pytorch.callbacks.{name}" for name in ("ModelCheckpoint", "RichProgressBar")),
 }
-HYDRA = ("hydra._internal.core_plugins.", "hydra_plugins.", "logging.", "colorlog.")  # what Hydra makes itself
+HYDRA = {  # what Hydra makes itself, each by its whole name: a prefix would let through what a module has imported
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    *(f"logging.{name}" for name in ("StreamHandler", "FileHandler", "NullHandler", "Formatter", "Filter")),
+    "colorlog.ColoredFormatter",
+    *("ext://sys.stdout", "ext://sys.stderr"),
+}
+EXTERNAL = "ext://"  # Python's logging replaces such a value by what it names
 FACTORIES = ("_target_", "()", "class")  # keys whose value is called: Hydra's, and those of Python's logging
 FOREIGN_CONFIGS = ("--co", "--e", "-cd", "-cp", "-cn")  # Hydra's flags that read other configs or a pickle
+HIDING = ("hydra.searchpath", "hydra.sweeper")  # whose values are read as configs or overrides after the check
+FOLDERS = ("hydra.sweep.", "hydra.run.")  # which may interpolate what changes in a sweep
 MAX_DEPTH = 50
 TRUST = "trust_config=true"
 
@@ -29,7 +38,9 @@ TRUST = "trust_config=true"
 def check_flags(options: Sequence[str]) -> None:
     """Raise ValueError for an option that reads configs of other origin, unless one says that they are trusted."""
     for option in options:
-        is_foreign = option.startswith(FOREIGN_CONFIGS) or option.lstrip("+").startswith("hydra.searchpath")
+        key, _, value = option.lstrip("+").partition("=")
+        is_foreign = option.startswith(FOREIGN_CONFIGS) or key == "hydra" or key.startswith(HIDING)
+        is_foreign |= key.startswith("hydra") and "${" in value and not key.startswith(FOLDERS)
         if is_foreign and not is_trusted(options):
             raise ValueError(f"{printable(option)}: a config can run any code; {TRUST} permits it")
 
@@ -49,7 +60,7 @@ def check_targets(cfg: DictConfig, name: str = "") -> None:
             allowed = isfunction(_own(target))
         else:
             allowed = isclass(_own(target)) or target in LIBRARIES
-        if not allowed and not (name == "hydra" and target.startswith(HYDRA)):
+        if not allowed and not (name == "hydra" and target in HYDRA):
             raise ValueError(
                 f"{printable(key)}: expected a part of grutrack, not {printable(target)}; {TRUST} permits it"
             )
@@ -65,7 +76,7 @@ def _factories(node: Any, name: str, depth: int) -> Iterator[tuple[str, Any, Any
             value = node[key]
         except OmegaConfBaseException:  # without a value, as yet
             continue
-        if key in FACTORIES:
+        if key in FACTORIES or (full.startswith("hydra.") and str(value).startswith(EXTERNAL)):
             yield full, value, node
         if isinstance(value, Container) and not value._is_none() and not value._is_missing():
             yield from _factories(value, full, depth - 1)
