@@ -171,3 +171,11 @@ def test_a_level_fades_while_nothing_is_detected() -> None:
     for _ in range(5):
         level.update(np.float32([0.3]), 1 / FPS)
     assert level.lift == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize(("interval", "reported"), [(0.5, 0), (5.0, 1)])
+def test_existence_hides_no_track_where_frames_are_far_apart(interval: float, reported: int) -> None:
+    tracker = Tracker(existence=fixed(-5.0))
+    for f in range(3):
+        tracks = tracker.update(Detections.from_numpy([[0, 0, 20, 40]], 0.9), f * interval)
+    assert len(tracks) == reported

@@ -367,8 +367,8 @@ class Tracker:
 
     def _reported(self, memory: TrackMemory, is_first: bool) -> np.ndarray:
         """(N,) bool, which tracks are real enough to be reported: those of the first frame need no more than others
-        that were reported before."""
-        if self.existence is None:
+        that were reported before. All are where frames are far apart: the fit saw no such video."""
+        if self.existence is None or self._usual_interval() > LONG_INTERVAL:
             return memory.confirmed
         margin = np.where((memory.ids > 0) | is_first, HYSTERESIS, -HYSTERESIS)
         log_odds = self.existence.log_odds(memory.existence, self.score_level.lift)
