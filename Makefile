@@ -29,7 +29,7 @@ soak: .venv/tested
 	FUZZ_CASES=$${FUZZ_CASES:-50000} $(BIN)/pytest -q tests/test_fuzz.py
 	KILLS=$${KILLS:-20} $(BIN)/pytest -q -s tests/app/test_kills.py
 	$(BIN)/python scripts/soak.py
-	$(BIN)/python scripts/soak_live.py $(MINUTES)
+	$(BIN)/python -m scripts.soak_live $(MINUTES)
 
 audit: .audit/installed
 	.audit/bin/python scripts/audit.py $(AUDIT)

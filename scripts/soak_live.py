@@ -1,6 +1,6 @@
 """A camera for an hour: `grutrack demo` writes CSV and video, `grutrack serve` shows it to one viewer.
 
-    python scripts/soak_live.py [MINUTES]   # 60 by default; Linux
+    python -m scripts.soak_live [MINUTES]   # 60 by default; Linux
 
 A drawn street is served as an MJPEG stream on loopback, with the time in its lowest rows. Prints a row per minute;
 exits with 1 if, after the first minute, the memory of either process grew by more than a tenth, or if what the viewer
@@ -21,9 +21,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from itertools import count, pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -34,8 +33,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.streaming import MjpegServer
 from track.datasets.streets import make_dataset
-from track.media.images import to_jpeg
 from track.media.sources import ImageFolder, VideoFile
 
 RATE = 10  # frames per second of the camera
@@ -52,41 +51,19 @@ class Camera:
     """A street that is repeated without end, as an MJPEG stream; its images hold the tenths of seconds since now."""
 
     def __init__(self, images: list[Tensor]) -> None:
-        self.images, self.began = images, time.monotonic()
-        camera = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                try:
-                    for number in count():
-                        data = camera.image(number)
-                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                        self.wfile.write(head.encode() + data + b"\r\n")
-                        time.sleep(1 / RATE)
-                except OSError:
-                    pass  # the client has disconnected
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        Thread(target=server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{server.server_port}/camera.mjpg"
+        self.images, self.began = cycle(images), time.monotonic()
+        self.url = MjpegServer(self.image, RATE).url
 
     def now(self) -> float:
         """Seconds since the camera was switched on."""
         return time.monotonic() - self.began
 
-    def image(self, number: int) -> bytes:
-        """A JPEG with the time."""
-        image = self.images[number % len(self.images)].clone()
+    def image(self) -> Tensor:
+        """The next image, with the time in it."""
+        image = next(self.images).clone()
         bits = round(10 * self.now()) >> torch.arange(BITS) & 1
         image[:, -BLOCK:, : BITS * BLOCK] = 255 * bits.repeat_interleave(BLOCK).byte()
-        return to_jpeg(image)
+        return image
 
 
 def time_in(image: np.ndarray) -> float:

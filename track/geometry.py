@@ -91,16 +91,15 @@ def touching_boxes(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, n
     first = np.searchsorted(keys_b, keys_a)
     counts = np.searchsorted(keys_b, keys_a, side="right") - first
     total = np.cumsum(np.bincount(rows_a, counts, minlength=len(a)))
-    blocks = np.searchsorted(
-        total, np.arange(MAX_PAIRS, max(total[-1], 1) + MAX_PAIRS, MAX_PAIRS)
-    )  # rows where blocks end
+    thresholds = np.arange(MAX_PAIRS, max(total[-1], 1) + MAX_PAIRS, MAX_PAIRS)
+    ends = np.searchsorted(total, thresholds) + 1  # rows of `a`, of each block
     start = 0
-    for end in np.unique(np.minimum(blocks + 1, len(a))).tolist():
+    for end in np.unique(np.minimum(ends, len(a))).tolist():
         entries = slice(*np.searchsorted(rows_a, [start, end]))
         start = end
         repeats = counts[entries]
         i = np.repeat(rows_a[entries], repeats)
-        shift = first[entries] - np.concatenate([[0], repeats.cumsum()[:-1]]) if len(repeats) else first[entries]
+        shift = first[entries] - (repeats.cumsum() - repeats)
         j = rows_b[np.arange(len(i)) + np.repeat(shift, repeats)]
         touching = np.flatnonzero(_touch(a.take(i, 0).T, b.take(j, 0).T))
         pairs = i.take(touching) * len(b) + j.take(touching)

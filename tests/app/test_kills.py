@@ -28,6 +28,7 @@ from PIL import Image
 from tests.app.conftest import EVERY_BOX
 from tests.datasets.test_download import Server, zipped
 from track.app.console.outputs import partial_file
+from track.media.images import to_jpeg
 from track.media.video_file import VideoFile
 
 CODE = """
@@ -173,5 +174,5 @@ def test_the_clock_of_the_soak_test_runs_for_more_than_a_day(monkeypatch: pytest
     camera = soak["Camera"]([torch.full((3, 240, 320), 90, dtype=torch.uint8)])
     for seconds in (0.0, 6553.5, 6553.6, 90000.1):
         monkeypatch.setattr(camera, "now", lambda seconds=seconds: seconds)
-        image = np.asarray(Image.open(BytesIO(camera.image(0))).convert("RGB"))
+        image = np.asarray(Image.open(BytesIO(to_jpeg(camera.image()))).convert("RGB"))
         assert soak["time_in"](image) == seconds

@@ -34,7 +34,7 @@ class Compiled:
 
     def __call__(self, *inputs: np.ndarray, outputs: int | None = None) -> list[np.ndarray]:
         """The module's first `outputs` outputs, by default all."""
-        if self.session is None or not all(map(len, inputs)):  # which ONNX Runtime's kernels refuse
+        if self.session is None or not all(map(len, inputs)):  # an empty array, which ONNX Runtime's kernels refuse
             return self._in_torch(inputs)[:outputs]
         session, input_names, output_names = self.session
         result: list[np.ndarray] = session.run(output_names[:outputs], dict(zip(input_names, inputs, strict=True)))

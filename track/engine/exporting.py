@@ -89,16 +89,7 @@ def _plain_model(program: Any) -> Any:
 
 def _trace(module: nn.Module, inputs: tuple[Tensor, ...], axes: Sequence[Axes], **options: Any) -> Any:
     """The module as `torch.onnx.ONNXProgram`."""
-    shapes: Any = tuple(
-        {
-            place: torch.export.Dim(
-                axis, min=array.shape[place] if place else 2
-            )  # there may be more columns, not fewer
-            for place, axis in enumerate(named)
-            if isinstance(axis, str)
-        }
-        for named, array in zip(axes, inputs, strict=True)
-    )
+    shapes: Any = tuple(_free_lengths(named, array) for named, array in zip(axes, inputs, strict=True))
     kinds = {parameter.kind for parameter in inspect.signature(module.forward).parameters.values()}
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # forward(*inputs)
         shapes = (shapes,)
@@ -106,9 +97,15 @@ def _trace(module: nn.Module, inputs: tuple[Tensor, ...], axes: Sequence[Axes], 
         return torch.onnx.export(module, inputs, dynamo=True, dynamic_shapes=shapes, optimize=False, **options)
 
 
+def _free_lengths(axes: Axes, example: Tensor) -> dict[int, Any]:
+    """The axes that have a name, of any length; columns may be more than the example's, not fewer."""
+    lows = [2, *example.shape[1:]]
+    return {k: torch.export.Dim(axis, min=lows[k]) for k, axis in enumerate(axes) if isinstance(axis, str)}
+
+
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Without the exporter's talk."""
+    """Silence the exporter's prints, warnings and logs, for the whole process."""
     silent, level = io.StringIO(), logging.root.manager.disable
     with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -280,13 +280,14 @@ def every(episode: Episode, stride: int) -> Episode:
 
 def observe_all(module: ExistenceModule, episodes: Sequence[Episode]) -> Observed:
     """What is observed in all frames of some episodes."""
-    parts = [part for episode in episodes for part in observe(module.tracker(), episode)]
+    tracker = module.tracker()
+    parts = [part for episode in episodes for part in observe(tracker, episode)]
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
 @torch.no_grad()
 def observe(tracker: Tracker, episode: Episode) -> list[Observed]:
-    """The features of all tracks with a detection, and whether they are objects, for each frame of an episode.
+    """The features of all confirmed tracks with a detection, and whether they are objects, per frame of an episode.
 
     Tracks on distractors and on what is not scored are left out.
     """

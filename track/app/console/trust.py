@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from track.checkpoint import printable
 
-ROOMS = ("track.tracking.", "track.detection.", "track.training.")  # whose classes may be made, and functions passed
+TRUSTED = ("track.tracking.", "track.detection.", "track.training.")  # their classes may be made, functions passed
 GET_FUNCTION = "hydra.utils.get_method"  # of `path`, which is not called
 LIBRARIES = {  # what the package's own configs name besides
     "lightning.Trainer",
@@ -27,9 +27,9 @@ HYDRA = {  # what Hydra makes itself, each by its whole name: a prefix would let
     *("ext://sys.stdout", "ext://sys.stderr"),
 }
 EXTERNAL = "ext://"  # Python's logging replaces such a value by what it names
-FACTORIES = ("_target_", "()", "class")  # keys whose value is called: Hydra's, and those of Python's logging
+FACTORIES = ("_target_", "()", "class")  # keys of what is called: Hydra's, and those of Python's logging
 FOREIGN_CONFIGS = ("--co", "--e", "-cd", "-cp", "-cn")  # Hydra's flags that read other configs or a pickle
-HIDING = ("hydra.searchpath", "hydra.sweeper")  # whose values are read as configs or overrides after the check
+HIDING = ("hydra.searchpath", "hydra.sweeper")  # their values are read as configs or overrides after the check
 FOLDERS = ("hydra.sweep.", "hydra.run.")  # which may interpolate what changes in a sweep
 MAX_DEPTH = 50
 TRUST = "trust_config=true"
@@ -83,9 +83,9 @@ def _factories(node: Any, name: str, depth: int) -> Iterator[tuple[str, Any, Any
 
 
 def _own(target: str) -> Any:
-    """The class or function of that name if one of the `ROOMS` defines it; None otherwise."""
+    """The class or function of that name if one of the `TRUSTED` packages defines it; None otherwise."""
     module_name, _, name = target.rpartition(".")
-    if not target.startswith(ROOMS):
+    if not target.startswith(TRUSTED):
         return None
     try:
         found = getattr(import_module(module_name), name, None)
